@@ -1,0 +1,299 @@
+"""What a training run is asked to do. Stdlib only: pages, JSON and shell read it without PyTorch.
+
+Every field carries its help, bounds and choices as metadata, so the form, the JSON schema, the command line and the
+validation all say the same thing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+class ConfigError(ValueError):
+    """One or more fields that cannot be used; `errors` maps each field's name to a sentence."""
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        self.errors = dict(errors)
+        super().__init__("; ".join(f"{name}: {text}" for name, text in self.errors.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """The facts of a data set that a configuration can be checked against."""
+
+    label: str
+    shape: tuple[int, int, int]  # channels, height, width
+    num_classes: int
+    num_train: int
+    num_test: int
+
+
+DATASETS: dict[str, DatasetInfo] = {
+    "mnist": DatasetInfo(label="MNIST", shape=(1, 28, 28), num_classes=10, num_train=60_000, num_test=10_000),
+    "fashion_mnist": DatasetInfo(
+        label="Fashion-MNIST", shape=(1, 28, 28), num_classes=10, num_train=60_000, num_test=10_000
+    ),
+    "cifar10": DatasetInfo(label="CIFAR-10", shape=(3, 32, 32), num_classes=10, num_train=50_000, num_test=10_000),
+    "digits": DatasetInfo(label="digits", shape=(1, 8, 8), num_classes=10, num_train=1_437, num_test=360),
+}
+DENSE_MODELS = ("mlp", "2nn", "logistic")
+MODELS = ("mlp", "2nn", "cnn", "logistic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One number that a behaviour takes."""
+
+    default: float
+    minimum: float
+    maximum: float
+    help: str
+
+
+BEHAVIOURS: dict[str, dict[str, Parameter]] = {
+    "free_rider": {},
+    "label_flip": {
+        "fraction": Parameter(default=1.0, minimum=0.0, maximum=1.0, help="share of its labels that it flips")
+    },
+    "sign_flip": {
+        "scale": Parameter(
+            default=1.0, minimum=0.0, maximum=100.0, help="how many times as large the reversed update is"
+        )
+    },
+}
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field with its help text and bounds; `above` and `below` exclude the bound itself."""
+    bounds = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
+    metadata = {"help": help, "group": group, "choices": choices, **bounds}
+    if isinstance(default, Mapping):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What is trained, by whom, on what. Raises ConfigError that names every bad field at once."""
+
+    dataset: str = option(
+        "auto", "Images to learn from; auto takes MNIST where it can be had, else scikit-learn's digits",
+        group="Data", choices=("auto", *DATASETS),
+    )  # fmt: skip
+    partition: str = option(
+        "iid", "How the examples are split over the clients", group="Data",
+        choices=("iid", "dirichlet", "pathological", "quantity"),
+    )  # fmt: skip
+    alpha: float = option(
+        0.5, "Dirichlet concentration: small values make clients more unlike (dirichlet, quantity)",
+        group="Data", minimum=0.001, maximum=1_000_000.0,
+    )  # fmt: skip
+    labels_per_client: int = option(
+        2, "Sorted shards that each client gets (pathological)", group="Data", minimum=1, maximum=100
+    )
+    validation_size: int | None = option(
+        None, "Examples that the server holds out to measure contributions; empty: 1,000, or a tenth of a small set",
+        group="Data", minimum=0, maximum=50_000,
+    )  # fmt: skip
+    model: str = option("mlp", "The network that the clients train", group="Training", choices=MODELS)
+    num_clients: int = option(10, "Data holders that take part", group="Clients", minimum=1, maximum=10_000)
+    num_rounds: int = option(10, "Rounds of training", group="Training", minimum=1, maximum=10_000)
+    fraction_fit: float = option(
+        1.0, "Share of the clients sampled for each round", group="Clients", minimum=0.0, maximum=1.0
+    )
+    min_available_clients: int = option(
+        2, "Fewest clients in a round, whatever the share", group="Clients", minimum=1, maximum=10_000
+    )
+    behaviours: Mapping[int, Mapping[str, Any]] = option(
+        {}, "Clients that do not play fair; all others are honest", group="Clients"
+    )
+    local_epochs: int = option(
+        1, "Passes over its own data that a client makes in a round", group="Training", minimum=1, maximum=100
+    )
+    batch_size: int = option(32, "Examples in a local batch", group="Training", minimum=1, maximum=60_000)
+    lr: float = option(0.05, "Learning rate of local SGD", group="Training", above=0.0, maximum=100.0)
+    momentum: float = option(0.0, "Momentum of local SGD", group="Training", minimum=0.0, below=1.0)
+    weight_decay: float = option(0.0, "Weight decay of local SGD", group="Training", minimum=0.0, maximum=1.0)
+    strategy: str = option("fedavg", "How the server joins the updates", group="Training", choices=("fedavg",))
+    evaluate_every: int = option(
+        1,
+        "Rounds between two looks at the test set; the last round always",
+        group="Training",
+        minimum=1,
+        maximum=10_000,
+    )
+    seed: int = option(0, "Fixes every random draw", group="Run", minimum=0, maximum=2**32 - 1)
+    backend: str = option(
+        "auto", "What runs the local training; the result does not depend on it", group="Run",
+        choices=("auto", "sequential"),
+    )  # fmt: skip
+    device: str = option("cpu", "Where tensors live", group="Run", choices=("cpu",))
+
+    def __post_init__(self) -> None:
+        errors: dict[str, str] = {}
+        for field in dataclasses.fields(self):
+            try:
+                object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+            except ValueError as error:
+                errors[field.name] = str(error)
+        if not errors:
+            errors = self._conflicts()
+        if errors:
+            raise ConfigError(errors)
+
+    def _conflicts(self) -> dict[str, str]:
+        """Fields that are well formed alone but not together."""
+        errors = {}
+        late = [client for client in self.behaviours if client > self.num_clients]
+        if late:
+            errors["behaviours"] = f"client {late[0]} does not exist; num_clients is {self.num_clients}"
+        info = DATASETS["mnist" if self.dataset == "auto" else self.dataset]
+        held_out = self.validation_size if self.validation_size is not None else default_validation_size(info)
+        left = info.num_train - held_out
+        if left < self.num_clients:
+            errors["num_clients"] = (
+                f"{self.num_clients} clients need at least as many examples; {info.label} has {max(left, 0)} left "
+                f"after {held_out} are held out"
+            )
+        shards = self.num_clients * self.labels_per_client
+        if self.partition == "pathological" and not errors and shards > left:
+            errors["labels_per_client"] = f"{shards} shards need at least as many examples; {left} are left"
+        return errors
+
+    @property
+    def cohort_size(self) -> int:
+        """Clients in each round."""
+        wanted = max(self.min_available_clients, round(self.fraction_fit * self.num_clients))
+        return min(wanted, self.num_clients)
+
+    def resolved(self, dataset: str) -> Self:
+        """The same configuration with a concrete data set and validation size; checked again against them."""
+        size = self.validation_size
+        if size is None:
+            size = default_validation_size(DATASETS[dataset])
+        return dataclasses.replace(self, dataset=dataset, validation_size=size)
+
+
+def default_validation_size(info: DatasetInfo) -> int:
+    return min(1000, info.num_train // 10)
+
+
+def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    """The value in its declared type and within its bounds, or a ValueError that says what was expected."""
+    if field.name == "behaviours":
+        return _behaviours(value)
+    kind = str(field.type)
+    if kind.endswith("| None") and value is None:
+        return None
+    if kind.startswith("int"):
+        return _bounded(field, _whole(value))
+    if kind.startswith("float"):
+        return _bounded(field, _number(value))
+    return _choice(field, value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise ValueError(f"{_shown(value)} is not a whole number")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{_shown(value)} is not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{_shown(value)} is not a finite number")
+    return number + 0.0  # -0.0 and 0.0 are one configuration
+
+
+def _bounded(field: dataclasses.Field[Any], value: Any) -> Any:
+    limits = field.metadata
+    if (
+        (limits["minimum"] is not None and value < limits["minimum"])
+        or (limits["maximum"] is not None and value > limits["maximum"])
+        or (limits["above"] is not None and value <= limits["above"])
+        or (limits["below"] is not None and value >= limits["below"])
+    ):
+        raise ValueError(f"{_shown(value)} is not {bounds_text(limits)}")
+    return value
+
+
+def bounds_text(limits: Mapping[str, Any]) -> str:
+    """The bounds of a field in words: 'at least 1 and at most 100'."""
+    words = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
+    return " and ".join(f"{word} {limits[name]:,}" for name, word in words.items() if limits[name] is not None)
+
+
+def _choice(field: dataclasses.Field[Any], value: Any) -> str:
+    if not isinstance(value, str) or value not in field.metadata["choices"]:
+        raise ValueError(f"{_shown(value)} is not one of {', '.join(field.metadata['choices'])}")
+    return value
+
+
+def _behaviours(value: Any) -> dict[int, dict[str, Any]]:
+    """Sorted by client, parameters filled in, honest clients left out, so that equal meanings are equal values."""
+    if not isinstance(value, Mapping):
+        raise ValueError('expected a mapping from client numbers to {"kind": ...}')
+    checked = {}
+    for key, behaviour in value.items():
+        client = _client_number(key)
+        if client in checked:
+            raise ValueError(f"client {client} is named twice")
+        checked[client] = _behaviour(client, behaviour)
+    return {client: checked[client] for client in sorted(checked) if checked[client]["kind"] != "honest"}
+
+
+def _client_number(key: Any) -> int:
+    text = str(key)
+    if isinstance(key, bool) or not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= 1):
+        raise ValueError(f"{_shown(key)} is not a client number; clients are numbered from 1")
+    return int(text)
+
+
+def _behaviour(client: int, value: Any) -> dict[str, Any]:
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind == "honest" and len(value) == 1:
+        return {"kind": "honest"}
+    if not isinstance(kind, str) or kind not in BEHAVIOURS:
+        raise ValueError(f"client {client}: kind {_shown(kind)} is not one of honest, {', '.join(BEHAVIOURS)}")
+    unknown = sorted(str(name) for name in set(value) - {"kind", *BEHAVIOURS[kind]})
+    if unknown:
+        raise ValueError(f"client {client}: {kind} has no {_shown(unknown[0])}")
+    filled = {name: value.get(name, parameter.default) for name, parameter in BEHAVIOURS[kind].items()}
+    return {"kind": kind, **{name: _parameter(client, kind, name, given) for name, given in filled.items()}}
+
+
+def _parameter(client: int, kind: str, name: str, value: Any) -> float:
+    parameter = BEHAVIOURS[kind][name]
+    try:
+        number = _number(value)
+    except ValueError as error:
+        raise ValueError(f"client {client}: {name}: {error}") from None
+    if not parameter.minimum <= number <= parameter.maximum:
+        raise ValueError(
+            f"client {client}: {name}: {_shown(value)} is not from {parameter.minimum:g} to {parameter.maximum:g}"
+        )
+    return number
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
