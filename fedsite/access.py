@@ -1,0 +1,58 @@
+"""Who may come in (FEDSITE_ACCESS), and whose writes over JSON are not forged by another site."""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.middleware.csrf import CsrfViewMiddleware
+from ninja.errors import HttpError
+
+OPEN_PATHS = ("/healthz", "/readyz", "/accounts/login/", "/admin/", "/static/")  # the admin has its own sign-in
+
+
+class AccessMiddleware:
+    """With FEDSITE_ACCESS=login nobody reads or writes without having signed in."""
+
+    def __init__(self, get_response: Callable) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view, args, kwargs) -> HttpResponse | None:
+        if settings.FEDSITE_ACCESS == "open" or request.path.startswith(OPEN_PATHS):
+            return None
+        if request.method == "OPTIONS" or request.user.is_authenticated:
+            return None
+        if request.path.startswith("/api/"):
+            return JsonResponse({"detail": "Sign in first"}, status=401)
+        return redirect_to_login(request.get_full_path())
+
+
+AccessMiddleware.sync_capable = True
+AccessMiddleware.async_capable = False
+
+
+def is_foreign(request: HttpRequest) -> bool:
+    """Whether another site's page speaks that is not in CORS_ALLOWED_ORIGINS."""
+    origin = request.headers.get("Origin")
+    if origin:
+        return origin not in settings.CORS_ALLOWED_ORIGINS and urlsplit(origin).netloc != request.get_host()
+    return request.headers.get("Sec-Fetch-Site") == "cross-site"
+
+
+def may_write(request: HttpRequest) -> bool:
+    """The API's rule for writes; an HttpError with status and reason where it is broken."""
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return True
+    if is_foreign(request):
+        raise HttpError(403, "Another site may not write here; see CORS_ALLOWED_ORIGINS")
+    if settings.FEDSITE_ACCESS == "open" and request.content_type == "application/json":
+        return True
+    if settings.FEDSITE_ACCESS == "open" and not request.META.get("HTTP_X_CSRFTOKEN"):
+        raise HttpError(415, "Content-Type must be application/json")
+    if CsrfViewMiddleware(lambda request: HttpResponse()).process_view(request, lambda request: None, (), {}):
+        raise HttpError(403, "The CSRF token is missing or wrong")
+    return True

@@ -1,0 +1,223 @@
+"""Settings: the environment first, then a .env file. A wrong value stops the start and says what was expected."""
+
+import os
+import sys
+from pathlib import Path
+
+import dj_database_url
+from csp.constants import NONE, SELF
+from dotenv import load_dotenv
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+load_dotenv(os.environ.get("FEDSITE_ENV_FILE", BASE_DIR / ".env"), override=False)
+
+
+def stop(name: str, expected: str) -> SystemExit:
+    return SystemExit(f"{name}={os.environ.get(name, '')!r}: expected {expected}")
+
+
+def flag(name: str, default: bool) -> bool:
+    value = os.environ.get(name, "").strip().lower()
+    if value not in ("", "0", "1", "false", "true", "no", "yes", "off", "on"):
+        raise stop(name, "0 or 1")
+    return value in ("1", "true", "yes", "on") if value else default
+
+
+def count(name: str, default: int, minimum: int, maximum: int) -> int:
+    value = os.environ.get(name, "").strip() or str(default)
+    if not (value.isascii() and value.isdigit() and minimum <= int(value) <= maximum):
+        raise stop(name, f"a whole number from {minimum} to {maximum}")
+    return int(value)
+
+
+def names(name: str, default: str) -> list[str]:
+    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def one_of(name: str, default: str, *choices: str) -> str:
+    value = os.environ.get(name, "").strip() or default
+    if value not in choices:
+        raise stop(name, " or ".join(choices))
+    return value
+
+
+def folder(name: str, default: str) -> Path:
+    path = Path(os.environ.get(name, "").strip() or BASE_DIR / default).expanduser().resolve()
+    if path.exists() and not path.is_dir():
+        raise stop(name, "a folder, and this is a file")
+    return path
+
+
+DEBUG = flag("DEBUG", False)
+SECRET_KEY = os.environ.get("SECRET_KEY", "")
+if not SECRET_KEY:
+    raise stop("SECRET_KEY", "a long random text, in the environment or in .env (`make run` writes one)")
+ALLOWED_HOSTS = names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CORS_ALLOWED_ORIGINS = names("CORS_ALLOWED_ORIGINS", "http://localhost:3000")
+for origin in CORS_ALLOWED_ORIGINS:
+    if not origin.startswith(("http://", "https://")) or origin.endswith("/"):
+        raise stop("CORS_ALLOWED_ORIGINS", "origins like http://localhost:3000, joined by commas")
+CORS_ALLOW_CREDENTIALS = True
+CORS_URLS_REGEX = r"^/api/"
+
+FEDSITE_DATA_DIR = folder("FEDSITE_DATA_DIR", "data")
+FEDSITE_CHECKPOINT_DIR = folder("FEDSITE_CHECKPOINT_DIR", "checkpoints")
+FEDSITE_ACCESS = one_of("FEDSITE_ACCESS", "open" if DEBUG else "login", "open", "login")
+FEDSITE_MAX_CONCURRENT = count("FEDSITE_MAX_CONCURRENT", 1, 1, 64)
+FEDSITE_MAX_QUEUED = count("FEDSITE_MAX_QUEUED", 100, 1, 100_000)
+
+INSTALLED_APPS = [
+    "daphne",
+    "simulations",  # before channels: its runworker also polls
+    "incentives",
+    "fedsite",
+    "fedsite.theme",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "channels",
+    "corsheaders",
+    "csp",
+    "django_htmx",
+    "ninja",
+    "tailwind",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "fedsite.access.AccessMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "fedsite.urls"
+ASGI_APPLICATION = "fedsite.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+try:
+    # PostgreSQL: a connection lives as long as its query's thread needs it, so that viewers hold none.
+    DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}", conn_max_age=0)}
+except (ValueError, KeyError) as error:
+    raise stop("DATABASE_URL", f"something like postgresql://user:password@host/name ({error})") from None
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # Closing SQLite's last connection checkpoints the log, so connections stay. IMMEDIATE: two writers wait for each
+    # other instead of failing. recursive_triggers: INSERT OR REPLACE may not go round the ledger's delete triggers.
+    DATABASES["default"] |= {
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA recursive_triggers=ON; "
+            "PRAGMA foreign_keys=ON;",
+        },
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = os.environ.get("REDIS_URL", "").strip()
+if REDIS_URL and not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
+    raise stop("REDIS_URL", "something like redis://localhost:6379/0")
+if REDIS_URL:
+    # redis-py's own socket time-out equals the layer's blocking read and would end an idle worker.
+    hosts = [{"address": REDIS_URL, "socket_timeout": None}]
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": hosts, "capacity": 1500},
+        }
+    }
+else:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 1000}}}
+EMBEDDED_WORKER = not REDIS_URL
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/"
+
+LANGUAGE_CODE = "en"
+USE_I18N = False
+USE_THOUSAND_SEPARATOR = False
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = BASE_DIR / "staticfiles"
+COLLECTED = (STATIC_ROOT / "staticfiles.json").exists() and not DEBUG
+WHITENOISE_USE_FINDERS = not COLLECTED  # without collectstatic the files are served from where they lie
+WHITENOISE_AUTOREFRESH = DEBUG
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if COLLECTED or "collectstatic" in sys.argv
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+TAILWIND_APP_NAME = "fedsite.theme"
+TAILWIND_CSS_PATH = "css/app.css"
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "connect-src": [SELF],
+        "font-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+        "object-src": [NONE],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+CSRF_FAILURE_VIEW = "fedsite.views.csrf_failure"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        "simulations": {"level": "INFO"},
+        "incentives": {"level": "INFO"},
+        "fedsite": {"level": "INFO"},
+    },
+}

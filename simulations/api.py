@@ -1,0 +1,281 @@
+"""Simulations over JSON, and their streams."""
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from ninja import Header, Path, Query, Router, Schema
+from ninja.errors import HttpError
+
+from simulations import lifecycle, results, stream
+from simulations.config import FIELDS, SimulationConfig
+from simulations.models import Event, Origin, Simulation, Status
+
+router = Router(tags=["simulations"])
+SimulationId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Position = Annotated[int, Query(ge=0, le=2**63 - 1)]
+JSON_TYPES = {"int": "integer", "float": "number", "str": "string"}
+
+
+class Problem(Schema):
+    detail: str
+
+
+class Record(Schema):
+    id: int
+    status: str
+    num_rounds: int
+    num_clients: int
+    fraction_fit: float
+    dataset: str
+    model: str
+    rounds_done: int
+    loss: float | None
+    accuracy: float | None
+    pool_microtokens: int
+    config_sha256: str | None
+    weights_sha256: str | None
+    ledger_head: str | None
+    failure: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RoundRow(Schema):
+    round: int
+    cohort: list[int]
+    loss: float | None
+    accuracy: float | None
+    pool_microtokens: int
+    weights_sha256: str
+    duration_seconds: float
+    train_seconds: float
+    evaluate_seconds: float
+    valuation_seconds: float
+
+
+class ClientRow(Schema):
+    client: int
+    num_examples: int
+    behaviour: str
+    contribution: float
+    reward_microtokens: int
+
+
+class Result(Record):
+    config: dict[str, Any]
+    rounds: list[RoundRow]
+    clients: list[ClientRow]
+    duration_seconds: float
+
+
+def field_schema(name: str) -> dict[str, Any]:
+    """A field of the configuration as JSON schema, from the same metadata that validates it."""
+    if name == "behaviours":
+        described = {"description": FIELDS[name].metadata["help"]}
+        return {"type": "object", "additionalProperties": {"type": "object"}, **described}
+    field, limits = FIELDS[name], FIELDS[name].metadata
+    kind = JSON_TYPES[str(field.type).split(" | ")[0]]
+    words = {"minimum": "minimum", "maximum": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
+    bounds = {word: limits[key] for key, word in words.items() if limits[key] is not None}
+    choices = {"enum": list(limits["choices"])} if limits["choices"] else {}
+    nullable = kind if field.default is not None else [kind, "null"]
+    return {"type": nullable, "default": field.default, "description": limits["help"], **bounds, **choices}
+
+
+CONFIGURATION = {
+    "requestBody": {
+        "content": {
+            "application/json": {
+                "schema": {
+                    "title": "Configuration",
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {name: field_schema(name) for name in FIELDS},
+                }
+            }
+        }
+    }
+}
+
+
+def body(request: HttpRequest) -> dict[str, Any]:
+    """The request's JSON object; an empty body is an empty object."""
+    try:
+        values = json.loads(request.body or b"{}")
+    except (ValueError, RecursionError):
+        raise HttpError(400, "The body is not JSON") from None
+    if not isinstance(values, dict):
+        raise HttpError(422, "The body is not a JSON object")
+    return values
+
+
+def found(simulation_id: int) -> Simulation:
+    simulation = Simulation.objects.filter(pk=simulation_id).first()
+    if simulation is None:
+        raise HttpError(404, f"There is no simulation {simulation_id}")
+    return simulation
+
+
+@router.get("/", response={200: list[Record], 422: Problem})
+def simulations(
+    request: HttpRequest,
+    response: HttpResponse,
+    limit: Limit = 100,
+    cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    status: Status | None = None,
+):
+    """Newest first. The Link header tells the next page."""
+    rows = Simulation.objects.filter(archived=False).order_by("-id")
+    if status is not None:
+        rows = rows.filter(status=status)
+    if cursor is not None:
+        rows = rows.filter(pk__lt=cursor)
+    page = list(rows[: limit + 1])
+    if len(page) > limit:
+        link_next(request, response, limit=limit, cursor=page[limit - 1].pk)
+    return [results.record(simulation) for simulation in page[:limit]]
+
+
+def link_next(request: HttpRequest, response: HttpResponse, **values: Any) -> None:
+    query = urlencode(request.GET.dict() | values)
+    response["Link"] = f'<{request.build_absolute_uri(request.path)}?{query}>; rel="next"'
+
+
+STARTED = {201: Record, 400: Problem, 409: Problem, 422: Problem, 429: Problem}
+
+
+@router.post("/", response=STARTED, openapi_extra=CONFIGURATION)
+def start(
+    request: HttpRequest,
+    response: HttpResponse,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+):
+    """Queue a simulation. With an Idempotency-Key a repeat gives the same simulation."""
+    config = SimulationConfig.from_dict(body(request))
+    asked = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+    known = lifecycle.by_key(idempotency_key) if idempotency_key else None
+    return _created(response, known or _queue(response, config, idempotency_key, asked), asked)
+
+
+def _queue(response: HttpResponse, config: SimulationConfig, key: str | None, asked: str) -> Simulation:
+    try:
+        return lifecycle.queue(config, origin=Origin.API, idempotency_key=key, request_sha256=asked)
+    except lifecycle.QueueFull as full:
+        response["Retry-After"] = "30"
+        raise HttpError(429, str(full)) from None
+
+
+def _created(response: HttpResponse, simulation: Simulation, asked: str) -> tuple[int, dict[str, Any]]:
+    if simulation.request_sha256 != asked:
+        raise HttpError(409, f"Idempotency-Key: simulation {simulation.pk} has it, with another configuration")
+    response["Location"] = f"/api/simulations/{simulation.pk}/"
+    return 201, results.record(simulation)
+
+
+@router.api_operation(["GET", "HEAD"], "/stream", response={403: Problem, 422: Problem, 429: Problem})
+async def compatible_stream(request: HttpRequest):
+    """Start a simulation and follow its log as plain lines, through a browser's EventSource.
+
+    Takes fields of the configuration as query parameters, such as num_rounds, num_clients and fraction_fit.
+    A reconnect carries Last-Event-ID and goes on with the same simulation.
+    """
+    _refuse_accidents(request)
+    if last := request.headers.get("Last-Event-ID"):
+        return await _go_on(last)
+    config = SimulationConfig.from_dict({name: parsed(value) for name, value in request.GET.items()})
+    try:
+        simulation = await database_sync_to_async(lifecycle.queue)(config, origin=Origin.API)
+    except lifecycle.QueueFull as full:
+        return JsonResponse({"detail": str(full)}, status=429, headers={"Retry-After": "30"})
+    return stream.streaming(simulation, 0, stream.PLAIN)
+
+
+def _refuse_accidents(request: HttpRequest) -> None:
+    """A GET that starts something answers an EventSource of a site we trust, and nothing else."""
+    from_us = request.headers.get("Sec-Fetch-Mode") not in ("no-cors", "navigate")
+    if request.method == "HEAD" or not from_us or _is_foreign(request):
+        raise HttpError(403, "This starts a simulation; use EventSource from this site or one in CORS_ALLOWED_ORIGINS")
+
+
+def _is_foreign(request: HttpRequest) -> bool:
+    origin = request.headers.get("Origin")
+    if origin:
+        return origin not in settings.CORS_ALLOWED_ORIGINS and origin.partition("://")[2] != request.get_host()
+    return request.headers.get("Sec-Fetch-Site") == "cross-site"
+
+
+async def _go_on(last: str) -> HttpResponse:
+    match = re.fullmatch(r"([1-9][0-9]{0,17})-([0-9]{1,18})", last)
+    simulation = await Simulation.objects.filter(pk=int(match[1])).afirst() if match else None
+    if simulation is None or (simulation.is_finished and int(match[2]) >= simulation.last_sequence):
+        return HttpResponse(status=204)
+    return stream.streaming(simulation, int(match[2]), stream.PLAIN)
+
+
+def parsed(value: str) -> Any:
+    """JSON where it parses as JSON, else the text itself."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+@router.get("/{simulation_id}/", response={200: Result, 404: Problem})
+def simulation(request: HttpRequest, simulation_id: SimulationId):
+    """The record with its configuration, rounds and clients."""
+    return results.of_simulation(found(simulation_id))
+
+
+@router.post("/{simulation_id}/cancel/", response={200: Record, 404: Problem, 409: Problem})
+def cancel(request: HttpRequest, simulation_id: SimulationId):
+    """End a queued or running simulation."""
+    return _changed(lifecycle.cancel, found(simulation_id))
+
+
+@router.post("/{simulation_id}/resume/", response={200: Record, 404: Problem, 409: Problem})
+def resume(request: HttpRequest, simulation_id: SimulationId):
+    """Let a failed, cancelled or interrupted simulation go on after its last recorded round."""
+    return _changed(lifecycle.resume, found(simulation_id))
+
+
+def _changed(change, simulation: Simulation) -> dict[str, Any]:
+    try:
+        return results.record(change(simulation.pk))
+    except lifecycle.Conflict as conflict:
+        raise HttpError(409, str(conflict)) from None
+
+
+@router.post("/{simulation_id}/clone/", response={201: Record, 404: Problem, 429: Problem})
+def clone(request: HttpRequest, response: HttpResponse, simulation_id: SimulationId):
+    """Queue the same configuration once more."""
+    config = SimulationConfig.from_dict(found(simulation_id).config)
+    again = _queue(response, config, None, "")
+    return _created(response, again, "")
+
+
+@router.get("/{simulation_id}/events/", response={200: list[dict[str, Any]], 404: Problem})
+def events(
+    request: HttpRequest, response: HttpResponse, simulation_id: SimulationId, after: Position = 0, limit: Limit = 100
+):
+    """Events after a number. The Link header tells the next page."""
+    simulation = found(simulation_id)
+    rows = Event.objects.filter(simulation=simulation, sequence__gt=after, sequence__lte=simulation.last_sequence)
+    page = list(rows.order_by("sequence")[:limit])
+    if page and page[-1].sequence < simulation.last_sequence:
+        link_next(request, response, limit=limit, after=page[-1].sequence)
+    return [stream.event_json(event) for event in page]
+
+
+@router.get("/{simulation_id}/stream/", response={204: None, 400: Problem, 404: Problem})
+async def json_stream(request: HttpRequest, simulation_id: SimulationId):
+    """The events as Server-Sent Events: after ?after= or Last-Event-ID, live, until `event: close`."""
+    return await stream.respond(request, simulation_id, stream.JSON)

@@ -1,0 +1,103 @@
+"""What a simulation says happened: the loop's events, and rounds that were paid. JSON lines on a pipe. Stdlib only."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from training.events import ClientShare as ClientShare
+from training.events import Completed as Completed
+from training.events import Log as Log
+from training.events import Started as Started
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """Nothing is left to `auto`: the data set is found. Comes first."""
+
+    kind: ClassVar[str] = "resolved"
+    message: str
+    config: dict[str, Any]
+    config_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientRound:
+    """A client's round, trained, valued and paid."""
+
+    client: int
+    num_examples: int
+    loss_before: float | None
+    loss_after: float | None
+    update_norm: float
+    contribution: float | None  # None without a valuation
+    reward_microtokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One whole round."""
+
+    kind: ClassVar[str] = "round"
+    message: str
+    round_number: int
+    clients: tuple[ClientRound, ...]  # the cohort, ascending
+    loss: float | None
+    accuracy: float | None
+    validation_loss: float | None
+    pool_microtokens: int
+    treasury_microtokens: int  # what of the pool nobody earned
+    rule: str | None  # name@version; None without a valuation
+    evidence: bytes | None  # utilities of the evaluated coalitions, see incentives.valuation.evidence
+    evidence_sha256: str | None
+    weights_sha256: str
+    checkpoint_sha256: str | None
+    train_seconds: float
+    evaluate_seconds: float
+    valuation_seconds: float
+    duration_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """The run cannot go on."""
+
+    kind: ClassVar[str] = "failed"
+    message: str
+    traceback: str
+
+
+Event = Resolved | Log | Started | Round | Completed | Failed
+KINDS: dict[str, type[Any]] = {
+    kind.kind: kind
+    for kind in (Resolved, Log, Started, Round, Completed, Failed)  # type: ignore[attr-defined]
+}
+PARTS: dict[tuple[str, str], type[Any]] = {("started", "clients"): ClientShare, ("round", "clients"): ClientRound}
+
+
+def encode(event: Event) -> str:
+    """One line of JSON."""
+    values = {"kind": event.kind, **dataclasses.asdict(event)}
+    if isinstance(event, Round) and event.evidence is not None:
+        values["evidence"] = base64.b64encode(event.evidence).decode()
+    return json.dumps(values, separators=(",", ":"), allow_nan=False)
+
+
+def decode(line: str) -> Event:
+    """The event of one line; ValueError where it is none."""
+    values = json.loads(line)
+    kind = values.pop("kind")
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of event {kind!r}")
+    for name, part in ((name, part) for (of, name), part in PARTS.items() if of == kind):
+        values[name] = tuple(part(**_tuples(item)) for item in values[name])
+    if kind == "round" and values["evidence"] is not None:
+        values["evidence"] = base64.b64decode(values["evidence"])
+    return KINDS[kind](**values)  # type: ignore[no-any-return]
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

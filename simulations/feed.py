@@ -1,0 +1,154 @@
+"""New events of a simulation, read once per process however many watch.
+
+A feed lives while somebody watches. It looks when the doorbell rings and every second besides, and hands what it
+reads to all watchers as one batch. Events have no gap and commit in the order of their numbers, so "after N" misses
+nothing.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+
+from simulations import bell
+from simulations.models import Event, Simulation
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 1.0
+GATHER_SECONDS = 0.1  # at most ten batches a second
+BATCH_EVENTS = 500
+KEPT_BATCHES = 50
+
+
+@dataclass(eq=False)
+class Batch:
+    """Consecutive events, the simulation as it was right after them, and what has been made of both."""
+
+    simulation: Simulation
+    events: list[Event]
+    rendered: dict[str, str] = field(default_factory=dict)  # by format
+    rendering: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def render_once(self, name: str, make: Callable[[], Awaitable[str]]) -> str:
+        """The batch in a format, made by the first watcher that needs it."""
+        async with self.rendering:
+            if name not in self.rendered:
+                self.rendered[name] = await make()
+            return self.rendered[name]
+
+    @property
+    def last(self) -> int:
+        return self.events[-1].sequence
+
+
+def read_after(simulation_id: int, sequence: int) -> tuple[Simulation, list[Event]]:
+    """The simulation, and its events after a number. The row comes first: no event is newer than it."""
+    simulation = Simulation.objects.get(pk=simulation_id)
+    fresh = Event.objects.filter(simulation_id=simulation_id, sequence__gt=sequence)
+    return simulation, list(fresh.filter(sequence__lte=simulation.last_sequence).order_by("sequence")[:BATCH_EVENTS])
+
+
+read_after_async = database_sync_to_async(read_after)
+
+
+class Feed:
+    """What is new in one simulation."""
+
+    def __init__(self, simulation_id: int, start: int) -> None:
+        self.simulation_id = simulation_id
+        self.head = start  # newest number read
+        self.batches: deque[Batch] = deque(maxlen=KEPT_BATCHES)
+        self.changed = asyncio.Condition()
+        self.watchers = 0
+        self.task: asyncio.Task | None = None
+
+    async def keep_reading(self) -> None:
+        """Look for ever. A data base that does not answer is asked again."""
+        layer = get_channel_layer()
+        async with _subscription(layer, bell.viewers_group(self.simulation_id)) as channel:
+            while True:
+                await self._look()
+                await _ring_or_timeout(layer, channel)
+                await asyncio.sleep(GATHER_SECONDS)
+
+    async def _look(self) -> None:
+        try:
+            simulation, fresh = await read_after_async(self.simulation_id, self.head)
+        except Exception:
+            log.exception("The events of simulation %s could not be read; trying again", self.simulation_id)
+            return
+        if fresh:
+            async with self.changed:
+                self.batches.append(Batch(simulation, fresh))
+                self.head = fresh[-1].sequence
+                self.changed.notify_all()
+
+    async def batch_after(self, cursor: int, timeout: float) -> Batch | None:
+        """The batch that holds the event after the cursor; None where there is none in time."""
+        try:
+            async with self.changed:
+                await asyncio.wait_for(self.changed.wait_for(lambda: self.head > cursor), timeout)
+        except TimeoutError:
+            return None
+        for batch in self.batches:
+            if batch.events[0].sequence <= cursor + 1 <= batch.last:
+                return batch
+        return Batch(*await read_after_async(self.simulation_id, cursor))  # it came late or fell behind
+
+
+feeds: dict[int, Feed] = {}
+
+
+@asynccontextmanager
+async def watching(simulation_id: int, start: int) -> AsyncIterator[Feed]:
+    """The simulation's feed, which reads from `start` on where nobody else watched before."""
+    feed = feeds.setdefault(simulation_id, Feed(simulation_id, start))
+    feed.watchers += 1
+    if feed.task is None:
+        feed.task = asyncio.create_task(feed.keep_reading())
+    try:
+        yield feed
+    finally:
+        feed.watchers -= 1
+        if feed.watchers == 0:
+            feed.task.cancel()
+            feeds.pop(simulation_id, None)
+
+
+@asynccontextmanager
+async def _subscription(layer, group: str) -> AsyncIterator[str | None]:
+    """A channel that the doorbell reaches; None where the layer does not answer."""
+    channel = None
+    try:
+        channel = await layer.new_channel()
+        await layer.group_add(group, channel)
+    except Exception:
+        log.warning("The channel layer does not answer; looking every %s s", LOOK_SECONDS, exc_info=True)
+        channel = None
+    try:
+        yield channel
+    finally:
+        if channel is not None:
+            try:
+                await layer.group_discard(group, channel)
+            except Exception:
+                log.warning("The channel layer does not answer", exc_info=True)
+
+
+async def _ring_or_timeout(layer, channel: str | None) -> None:
+    if channel is None:
+        return await asyncio.sleep(LOOK_SECONDS)
+    try:
+        await asyncio.wait_for(layer.receive(channel), LOOK_SECONDS)
+        while True:  # rings that gathered meanwhile say the same
+            await asyncio.wait_for(layer.receive(channel), 0.001)
+    except TimeoutError:
+        pass
+    except Exception:
+        log.warning("The channel layer does not answer", exc_info=True)
+        await asyncio.sleep(LOOK_SECONDS)

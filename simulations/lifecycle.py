@@ -1,0 +1,220 @@
+"""queue, claim, heartbeat, release, cancel, resume, complete, fail: the only writer of a simulation's status.
+
+Every step is one transaction with a conditional UPDATE. A run is held by a lease that its worker renews; each claim
+raises the fence, and a worker with an older fence changes nothing any more.
+"""
+
+import os
+import socket
+import uuid
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from incentives import ledger
+from simulations import bell
+from simulations.config import SimulationConfig
+from simulations.models import UNFINISHED, Origin, Simulation, Status
+from simulations.recorder import Claim, append, change
+
+LEASE = timedelta(seconds=15)
+HEARTBEAT_SECONDS = 1
+MAX_LOST_LEASES = 3
+
+
+class Conflict(Exception):
+    """The simulation's status forbids it; the text is a plain sentence."""
+
+
+class QueueFull(Exception):
+    """Too many simulations wait; the text is a plain sentence."""
+
+
+def queue(
+    config: SimulationConfig, *, origin: str, idempotency_key: str | None = None, request_sha256: str = ""
+) -> Simulation:
+    """Record a simulation and ring the worker. With a key that is known already: the simulation of that key."""
+    try:
+        simulation = _queue(config, origin, idempotency_key, request_sha256)
+    except IntegrityError:
+        if idempotency_key is None or not (known := by_key(idempotency_key)):
+            raise
+        return known
+    if origin != Origin.SHELL:
+        transaction.on_commit(lambda: bell.ring(simulation.pk))
+    return simulation
+
+
+@transaction.atomic
+def _queue(config: SimulationConfig, origin: str, key: str | None, request_sha256: str) -> Simulation:
+    if origin != Origin.SHELL and waiting().count() >= settings.FEDSITE_MAX_QUEUED:
+        raise QueueFull(f"{settings.FEDSITE_MAX_QUEUED} simulations are waiting already; try again later")
+    simulation = Simulation.objects.create(
+        origin=origin,
+        config=config.to_dict(),
+        dataset=config.dataset,
+        num_clients=config.num_clients,
+        num_rounds=config.num_rounds,
+        fraction_fit=config.fraction_fit,
+        idempotency_key=key,
+        request_sha256=request_sha256,
+    )
+    simulation.ledger = ledger.open_ledger(f"simulation-{simulation.pk}")
+    simulation.ledger_head = simulation.ledger.head
+    simulation.save(update_fields=["ledger", "ledger_head"])
+    append(simulation.pk, "queued", f"Simulation {simulation.pk} is queued")
+    simulation.refresh_from_db()
+    return simulation
+
+
+def by_key(idempotency_key: str) -> Simulation | None:
+    return Simulation.objects.filter(idempotency_key=idempotency_key).first()
+
+
+def waiting() -> QuerySet[Simulation]:
+    """The queue that workers serve, in order."""
+    return Simulation.objects.filter(status=Status.QUEUED).exclude(origin=Origin.SHELL).order_by("id")
+
+
+def place_in_queue(simulation: Simulation) -> int:
+    """How many go before it: 0 is the next one."""
+    return waiting().filter(pk__lt=simulation.pk).count()
+
+
+def new_owner() -> str:
+    """This process, and this claim of it: a name that no other claim has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+
+
+def owner_is_dead(owner: str) -> bool:
+    """Whether the owner is a process of this host that no longer exists. False where that cannot be known."""
+    host, _, rest = owner.partition(":")
+    if host != socket.gethostname() or not rest:
+        return False
+    try:
+        os.kill(int(rest.partition(":")[0]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def is_lost(simulation: Simulation) -> bool:
+    """Whether whoever ran it is gone: its lease has expired, or its process is dead on this host."""
+    if simulation.status != Status.RUNNING:
+        return False
+    return simulation.lease_expires_at < timezone.now() or owner_is_dead(simulation.owner)
+
+
+def claim_next() -> Claim | None:
+    """The oldest simulation that nobody runs, now ours; None where there is none."""
+    unfinished = Simulation.objects.filter(status__in=UNFINISHED).exclude(origin=Origin.SHELL)
+    for simulation in unfinished.order_by("id")[:100]:
+        is_free = simulation.status == Status.QUEUED or is_lost(simulation)
+        if is_free and (claim := take(simulation)):
+            return claim
+    return None
+
+
+@transaction.atomic
+def take(simulation: Simulation) -> Claim | None:
+    """Claim a simulation as it was read; None where somebody was faster. A third lost lease fails it instead."""
+    seen = Simulation.objects.filter(pk=simulation.pk, fence=simulation.fence, status=simulation.status)
+    lost = simulation.lost_leases + (simulation.status == Status.RUNNING)
+    claimed = seen.update(
+        status=Status.RUNNING,
+        owner=new_owner(),
+        fence=F("fence") + 1,
+        lease_expires_at=timezone.now() + LEASE,
+        started_at=simulation.started_at or timezone.now(),
+        lost_leases=lost,
+    )
+    if not claimed:
+        return None
+    claim = Claim(simulation_id=simulation.pk, fence=simulation.fence + 1)
+    if lost >= MAX_LOST_LEASES:
+        fail(claim, f"Its worker was lost {MAX_LOST_LEASES} times in a row without finishing a round", "")
+        return None
+    append(simulation.pk, *_start_line(simulation))
+    return claim
+
+
+def _start_line(simulation: Simulation) -> tuple[str, str]:
+    if simulation.status == Status.RUNNING:
+        return "resumed", f"The worker was lost; another one goes on after round {simulation.rounds_done}"
+    if simulation.rounds_done:
+        return "resumed", f"Going on after round {simulation.rounds_done}"
+    return "starting", "Starting the trainer; PyTorch takes a few seconds to load"
+
+
+def heartbeat(claim: Claim) -> None:
+    """Renew the lease. Raises StaleClaim where the simulation was cancelled or taken over."""
+    change(claim, lease_expires_at=timezone.now() + LEASE)
+
+
+@transaction.atomic
+def release(claim: Claim) -> None:
+    """Give a run back, unfinished: it waits in the queue, or for its shell."""
+    change(claim, status=Status.QUEUED, owner="", lease_expires_at=None)
+    append(claim.simulation_id, "interrupted", "Interrupted; it can go on after its last recorded round")
+
+
+def lose(claim: Claim) -> None:
+    """The trainer died without a word: the lease ends now, so that the next look claims it again."""
+    with transaction.atomic():
+        change(claim, lease_expires_at=timezone.now() - timedelta(seconds=1))
+
+
+@transaction.atomic
+def complete(claim: Claim, message: str) -> None:
+    change(claim, status=Status.COMPLETED, finished_at=timezone.now(), owner="", lease_expires_at=None)
+    append(claim.simulation_id, "log", f"Simulation record saved with ID: {claim.simulation_id}", {"level": "info"})
+    append(claim.simulation_id, "completed", message)
+
+
+@transaction.atomic
+def fail(claim: Claim, message: str, traceback: str) -> None:
+    change(
+        claim,
+        status=Status.FAILED,
+        finished_at=timezone.now(),
+        owner="",
+        lease_expires_at=None,
+        failure=message,
+        traceback=traceback,
+    )
+    append(claim.simulation_id, "failed", message)
+
+
+def cancel(simulation_id: int) -> Simulation:
+    """End a simulation at once; its worker finds its claim stale and kills the trainer. Conflict, DoesNotExist."""
+    with transaction.atomic():
+        unfinished = Simulation.objects.filter(pk=simulation_id, status__in=UNFINISHED)
+        values = {"status": Status.CANCELLED, "fence": F("fence") + 1, "finished_at": timezone.now()}
+        if not unfinished.update(**values, owner="", lease_expires_at=None):
+            status = Simulation.objects.values_list("status", flat=True).get(pk=simulation_id)
+            raise Conflict(f"Simulation {simulation_id} is {status}; only a queued or running one can be cancelled")
+        append(simulation_id, "cancelled", "Cancelled")
+    bell.ring(simulation_id)
+    return Simulation.objects.get(pk=simulation_id)
+
+
+def resume(simulation_id: int) -> Simulation:
+    """Queue a failed, cancelled or interrupted simulation again. Raises Conflict, DoesNotExist."""
+    with transaction.atomic():
+        simulation = Simulation.objects.get(pk=simulation_id)
+        if not (simulation.status in (Status.FAILED, Status.CANCELLED) or simulation.is_interrupted):
+            allowed = "only a failed, cancelled or interrupted one can go on"
+            raise Conflict(f"Simulation {simulation_id} is {simulation.status}; {allowed}")
+        seen = Simulation.objects.filter(pk=simulation_id, status=simulation.status, fence=simulation.fence)
+        values = {"status": Status.QUEUED, "fence": F("fence") + 1, "lost_leases": 0, "failure": "", "traceback": ""}
+        origin = Origin.API if simulation.origin == Origin.SHELL else simulation.origin
+        if not seen.update(**values, origin=origin, finished_at=None, owner="", lease_expires_at=None):
+            raise Conflict(f"Simulation {simulation_id} has just changed; look again")
+        append(simulation_id, "queued", f"Queued again; it goes on after round {simulation.rounds_done}")
+    bell.ring(simulation_id)
+    return Simulation.objects.get(pk=simulation_id)

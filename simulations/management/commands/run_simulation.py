@@ -1,0 +1,184 @@
+"""Run one simulation in the foreground, recorded beside whatever a server does on the same data base."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from simulations import lifecycle, results, worker
+from simulations.api import parsed
+from simulations.config import FIELDS, PRESETS, SimulationConfig
+from simulations.events import Completed, Event, Failed
+from simulations.models import Origin, Simulation, Status
+from simulations.process import Trainer
+from simulations.progress import Progress, table
+from simulations.recorder import Claim
+from simulations.trainer import Assignment
+from training.config import ConfigError, bounds_text
+
+EXIT = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 1}
+INTERRUPTED = 130
+LOOK_SECONDS = 0.5
+
+
+class Command(BaseCommand):
+    help = __doc__
+    requires_migrations_checks = True
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.formatter_class = argparse.HelpFormatter
+        parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        parser.add_argument("--no-record", action="store_true", help="leave the data base alone")
+        parser.add_argument("--resume", type=int, metavar="ID", help="go on with a run, or follow a live one")
+        fields = parser.add_argument_group("configuration, later options win")
+        fields.add_argument("--preset", action=Values, metavar="NAME", help=f"one of {', '.join(PRESETS)}")
+        fields.add_argument("--config", action=Values, metavar="FILE.json", help="a file with a JSON object of fields")
+        fields.add_argument("--set", action=Values, metavar="FIELD=VALUE", help="one field; --set a.b=1 reaches inside")
+        for name in FIELDS:
+            fields.add_argument(f"--{name.replace('_', '-')}", action=Values, metavar="VALUE", help=field_help(name))
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            code = asyncio.run(self.work(options))
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        if code:
+            sys.exit(code)
+
+    async def work(self, options: dict[str, Any]) -> int:
+        progress = Progress(sys.stderr)
+        if options["resume"] is not None:
+            if options.get("fields"):
+                raise CommandError("--resume: takes no other fields; the run has its configuration", returncode=2)
+            return await self.report(await resumed(options["resume"], progress), options)
+        config = configuration(options.get("fields", {}))
+        if options["no_record"]:
+            happened = [event async for event in progress.show(unrecorded(config))]
+            return self.say(results.of_events(happened), options)
+        simulation = await asyncio.to_thread(lifecycle.queue, config, origin=Origin.SHELL)
+        await follow_own(await asyncio.to_thread(lifecycle.take, simulation), progress)
+        return await self.report(simulation.pk, options)
+
+    async def report(self, simulation_id: int, options: dict[str, Any]) -> int:
+        simulation = await Simulation.objects.aget(pk=simulation_id)
+        return self.say(await asyncio.to_thread(results.of_simulation, simulation), options)
+
+    def say(self, result: dict[str, Any], options: dict[str, Any]) -> int:
+        if options["json"]:
+            self.stdout.write(json.dumps(result))
+        else:
+            self.stdout.write(table(result))
+        return EXIT.get(result["status"], 1)
+
+
+class Values(argparse.Action):
+    """Gathers fields in the order in which they were given."""
+
+    def __call__(self, parser, namespace, value, option=None) -> None:
+        fields = getattr(namespace, "fields", None) or {}
+        namespace.fields = fields
+        try:
+            if self.dest == "preset":
+                fields |= preset(value)
+            elif self.dest == "config":
+                fields |= from_file(value)
+            elif self.dest == "set":
+                assign(fields, value)
+            else:
+                fields[self.dest] = parsed(value)
+        except ValueError as error:
+            parser.error(f"{option}: {error}")
+
+
+def preset(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise ValueError(f"{name!r} is not one of {', '.join(PRESETS)}")
+    return dict(PRESETS[name].values)
+
+
+def from_file(path: str) -> dict[str, Any]:
+    try:
+        values = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} does not hold a JSON object")
+    return values
+
+
+def assign(fields: dict[str, Any], text: str) -> None:
+    """behaviours.3.kind=free_rider sets one value inside a field."""
+    path, equals, value = text.partition("=")
+    *outer, last = path.strip().split(".")
+    if not equals or not last:
+        raise ValueError(f"{text!r} is not FIELD=VALUE")
+    for part in outer:
+        inner = fields.get(part, {})
+        fields[part] = dict(inner) if isinstance(inner, dict) else {}
+        fields = fields[part]
+    fields[last] = parsed(value)
+
+
+def field_help(name: str) -> str:
+    field, limits = FIELDS[name], FIELDS[name].metadata
+    choices = ", ".join(limits["choices"] or ())
+    default = "" if name == "behaviours" or field.default is None else f"default {field.default}"
+    facts = "; ".join(fact for fact in (choices, bounds_text(limits), default) if fact)
+    return (limits["help"] + (f" ({facts})" if facts else "")).replace("%", "%%")
+
+
+def configuration(fields: dict[str, Any]) -> SimulationConfig:
+    try:
+        return SimulationConfig.from_dict(fields)
+    except ConfigError as error:
+        raise CommandError(str(error), returncode=2) from None
+
+
+async def unrecorded(config: SimulationConfig) -> AsyncIterator[Event]:
+    """The events of a run that nobody writes down."""
+    trainer = await Trainer.start(Assignment(config=config.to_dict(), data_dir=str(settings.FEDSITE_DATA_DIR)))
+    try:
+        async for event in trainer.events():
+            yield event
+            if isinstance(event, Completed | Failed):
+                return
+        how = await trainer.ended()
+        yield Failed(message=f"The trainer ended without a word ({how})", traceback="")
+    finally:
+        await trainer.close()
+
+
+async def follow_own(claim: Claim, progress: Progress) -> None:
+    async for _ in progress.show(worker.run(claim)):
+        pass
+
+
+async def resumed(simulation_id: int, progress: Progress) -> int:
+    """Take an interrupted run over, or follow a run that is alive, to the end. Its number."""
+    first = await Simulation.objects.filter(pk=simulation_id).afirst()
+    if first is None:
+        raise CommandError(f"--resume: there is no simulation {simulation_id}", returncode=2)
+    if first.is_finished:
+        raise CommandError(f"--resume: simulation {simulation_id} is {first.status}", returncode=2)
+    while not (simulation := await Simulation.objects.aget(pk=simulation_id)).is_finished:
+        if claim := await asyncio.to_thread(take_if_free, simulation):
+            await follow_own(claim, progress)
+        else:
+            progress.waiting(simulation)
+            await asyncio.sleep(LOOK_SECONDS)
+    return simulation_id
+
+
+def take_if_free(simulation: Simulation) -> Claim | None:
+    """A run of a shell that is gone, or one whose lease has run out; what waits in the queue is the workers'."""
+    if lifecycle.is_lost(simulation) or (simulation.status == Status.QUEUED and simulation.origin == Origin.SHELL):
+        return lifecycle.take(simulation)
+    return None

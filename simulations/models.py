@@ -1,0 +1,189 @@
+"""A simulation's rows. `lifecycle` writes status, `recorder` writes what happened; everything else reads."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+
+class Status(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+UNFINISHED = (Status.QUEUED, Status.RUNNING)
+
+
+class Origin(models.TextChoices):
+    """Who asked for it. A shell run belongs to its shell: workers leave it alone."""
+
+    PAGE = "page"
+    API = "api"
+    SHELL = "shell"
+
+
+class Simulation(models.Model):
+    """One configured run."""
+
+    origin = models.CharField(max_length=8, choices=Origin)
+    status = models.CharField(max_length=9, choices=Status, default=Status.QUEUED)
+    config = models.JSONField(help_text="all fields; resolved once the run has started")
+    config_sha256 = models.CharField(max_length=64, blank=True, help_text="empty until the configuration is resolved")
+    dataset = models.CharField(max_length=16, help_text="resolved name; auto until the run has started")
+    num_clients = models.PositiveIntegerField()
+    num_rounds = models.PositiveIntegerField()
+    fraction_fit = models.FloatField()
+    archived = models.BooleanField(default=False)
+    idempotency_key = models.CharField(max_length=200, null=True, blank=True, unique=True)
+    request_sha256 = models.CharField(max_length=64, blank=True, help_text="of the request that the key came with")
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    # Who runs it. Every write of a worker carries the fence; whoever holds an older one changes nothing.
+    owner = models.CharField(max_length=200, blank=True, help_text="host:process:token of the claim")
+    fence = models.PositiveIntegerField(default=0)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    lost_leases = models.PositiveSmallIntegerField(default=0, help_text="claims that ended without a word")
+
+    # What has happened so far: kept beside the rows so that a list needs one query.
+    last_sequence = models.PositiveIntegerField(default=0, help_text="of the newest event")
+    rounds_done = models.PositiveIntegerField(default=0)
+    loss = models.FloatField(null=True, blank=True, help_text="test set, newest evaluation")
+    accuracy = models.FloatField(null=True, blank=True, help_text="test set, newest evaluation")
+    num_parameters = models.PositiveIntegerField(null=True, blank=True)
+    initial_loss = models.FloatField(null=True, blank=True, help_text="test set, untrained model")
+    initial_accuracy = models.FloatField(null=True, blank=True, help_text="test set, untrained model")
+    pool_microtokens = models.BigIntegerField(default=0, help_text="sum over rounds")
+    paid_microtokens = models.BigIntegerField(default=0, help_text="what clients got of it")
+    duration_seconds = models.FloatField(default=0.0, help_text="sum over rounds")
+    weights_sha256 = models.CharField(max_length=64, blank=True, help_text="after the newest round")
+    failure = models.TextField(blank=True, help_text="one plain sentence")
+    traceback = models.TextField(blank=True)
+
+    ledger = models.OneToOneField(
+        "incentives.Ledger", on_delete=models.PROTECT, related_name="+", null=True, help_text="null while it is made"
+    )
+    ledger_head = models.CharField(max_length=64, blank=True, help_text="second copy, so that a cut tail is seen")
+    ledger_length = models.PositiveIntegerField(default=0, help_text="second copy")
+
+    class Meta:
+        indexes = [  # noqa: RUF012
+            models.Index("id", name="unfinished_in_order", condition=Q(status__in=["queued", "running"])),
+        ]
+
+    def __str__(self) -> str:
+        return f"Simulation {self.pk}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status not in UNFINISHED
+
+    @property
+    def is_interrupted(self) -> bool:
+        """A shell run whose shell is gone: it stands still until somebody says that it shall go on."""
+        held = self.lease_expires_at is not None and self.lease_expires_at > timezone.now()
+        return self.origin == Origin.SHELL and not self.is_finished and not held
+
+
+class Client(models.Model):
+    """A data holder of a simulation, with its sums over rounds."""
+
+    simulation = models.ForeignKey(Simulation, on_delete=models.PROTECT, related_name="clients")
+    number = models.PositiveIntegerField()
+    num_examples = models.PositiveIntegerField()
+    label_counts = models.JSONField(help_text="examples per label")
+    behaviour = models.CharField(max_length=32)
+    rounds = models.PositiveIntegerField(default=0, help_text="in whose cohort it was")
+    contribution = models.FloatField(default=0.0, help_text="sum over rounds")
+    reward_microtokens = models.BigIntegerField(default=0, help_text="sum over rounds")
+
+    class Meta:
+        constraints = [  # noqa: RUF012
+            models.UniqueConstraint("simulation", "number", name="one_client_of_a_number"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="clients_from_1"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Client {self.number} of simulation {self.simulation_id}"
+
+
+class Round(models.Model):
+    """One sample-train-aggregate-evaluate cycle, with the evidence that its payment rests on."""
+
+    simulation = models.ForeignKey(Simulation, on_delete=models.PROTECT, related_name="rounds")
+    number = models.PositiveIntegerField()
+    cohort_size = models.PositiveIntegerField()
+    loss = models.FloatField(null=True)
+    accuracy = models.FloatField(null=True)
+    validation_loss = models.FloatField(null=True)
+    pool_microtokens = models.BigIntegerField()
+    treasury_microtokens = models.BigIntegerField()
+    rule = models.CharField(max_length=64, blank=True, help_text="name@version of the reward rule")
+    evidence = models.BinaryField(null=True)
+    evidence_sha256 = models.CharField(max_length=64, blank=True)
+    weights_sha256 = models.CharField(max_length=64)
+    checkpoint_sha256 = models.CharField(max_length=64, blank=True)
+    train_seconds = models.FloatField()
+    evaluate_seconds = models.FloatField()
+    valuation_seconds = models.FloatField()
+    duration_seconds = models.FloatField()
+
+    class Meta:
+        constraints = [  # noqa: RUF012
+            models.UniqueConstraint("simulation", "number", name="one_round_of_a_number"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="rounds_from_1"),
+            models.CheckConstraint(
+                condition=Q(pool_microtokens__gte=0, treasury_microtokens__gte=0)
+                & Q(treasury_microtokens__lte=F("pool_microtokens")),
+                name="pool_covers_treasury",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Round {self.number} of simulation {self.simulation_id}"
+
+
+class Contribution(models.Model):
+    """What a client's part in a round was worth, and what it was paid."""
+
+    round = models.ForeignKey(Round, on_delete=models.PROTECT, related_name="contributions")
+    client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="contributions")
+    value = models.FloatField(null=True, help_text="null without a valuation")
+    reward_microtokens = models.BigIntegerField()
+    loss_before = models.FloatField(null=True)
+    loss_after = models.FloatField(null=True)
+    update_norm = models.FloatField()
+
+    class Meta:
+        constraints = [  # noqa: RUF012
+            models.UniqueConstraint("round", "client", name="one_contribution_a_round"),
+            models.CheckConstraint(condition=Q(reward_microtokens__gte=0), name="rewards_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Contribution {self.pk}"
+
+
+class Event(models.Model):
+    """One line of what happened; numbered within its simulation without gap, in the order of commits."""
+
+    simulation = models.ForeignKey(Simulation, on_delete=models.PROTECT, related_name="events")
+    sequence = models.PositiveIntegerField()
+    kind = models.CharField(max_length=16)
+    at = models.DateTimeField(auto_now_add=True)
+    message = models.TextField()
+    data = models.JSONField(default=dict, help_text="the kind's own fields")
+
+    class Meta:
+        constraints = [  # noqa: RUF012
+            models.UniqueConstraint("simulation", "sequence", name="events_without_repeat"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sequence} {self.kind}: {self.message}"

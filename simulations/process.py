@@ -1,0 +1,69 @@
+"""A trainer as its parent sees it: a child process whose output is a stream of events."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from simulations import events
+from simulations.trainer import Assignment
+
+log = logging.getLogger(__name__)
+PROJECT = Path(__file__).resolve().parent.parent
+LINE_LIMIT = 64 * 1024 * 1024  # a round of 10,000 clients is a line of a few MB
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class Trainer:
+    """One running child. It ends when we do: it watches the standard input that we hold open."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.last_words: deque[str] = deque(maxlen=30)
+        self.listener = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, assignment: Assignment) -> "Trainer":
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "simulations.trainer"),
+            cwd=PROJECT,
+            env=os.environ | ONE_THREAD,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=LINE_LIMIT,
+            start_new_session=True,  # Ctrl-C is the parent's to handle
+        )
+        process.stdin.write(assignment.to_line().encode())
+        return cls(process)
+
+    async def events(self) -> AsyncIterator[events.Event]:
+        """What the child says, until its end."""
+        async for line in self.process.stdout:
+            yield events.decode(line.decode())
+
+    async def _listen(self) -> None:
+        async for line in self.process.stderr:
+            self.last_words.append(line.decode(errors="replace").rstrip())
+
+    def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+
+    async def ended(self) -> str:
+        """Wait for the end; how it came, in words."""
+        code = await self.process.wait()
+        await self.listener
+        if self.last_words and code:
+            log.warning("The trainer's last words:\n%s", "\n".join(self.last_words))
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+    async def close(self) -> None:
+        self.kill()
+        await self.process.wait()
+        self.listener.cancel()
+        self.process.stdin.close()

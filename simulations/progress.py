@@ -1,0 +1,111 @@
+"""What a person at a terminal sees of a run: lines or a moving bar while it runs, a table at its end."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any, TextIO
+
+from simulations.events import Event, Log, Resolved, Round, Started
+from simulations.models import Simulation
+
+BAR_WIDTH = 30
+SHOWN_CLIENTS = 20
+
+
+class Progress:
+    """One line that moves where the stream is a terminal; a plain line per event where it is not."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+        self.moving = out.isatty()
+        self.num_rounds = 0
+        self.first_round: tuple[int, float] | None = None  # number before it, and when it began
+        self.waited_for = ""
+
+    async def show(self, happenings: AsyncIterator[Event]) -> AsyncIterator[Event]:
+        """Pass the events on, and show them."""
+        self._line("Starting the trainer; PyTorch takes a few seconds to load")
+        try:
+            async for event in happenings:
+                self._event(event)
+                yield event
+        finally:
+            aclose = getattr(happenings, "aclose", None)
+            if aclose:
+                await aclose()
+
+    def waiting(self, simulation: Simulation) -> None:
+        """Somebody else runs it."""
+        done = f"round {simulation.rounds_done} of {simulation.num_rounds}"
+        text = f"Simulation {simulation.pk} is {simulation.status}: {done}"
+        if text != self.waited_for:
+            self._line(text)
+            self.waited_for = text
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, Resolved):
+            self.num_rounds = event.config["num_rounds"]
+        if isinstance(event, Round):
+            self._round(event)
+        elif not self.moving or not isinstance(event, Log) or event.level == "warning":
+            self._line(event.message)
+        if isinstance(event, Started):
+            self.first_round = None
+
+    def _round(self, event: Round) -> None:
+        now = time.monotonic()
+        began = self.first_round or (event.round_number - 1, now - event.duration_seconds)
+        self.first_round = began
+        pace = (now - began[1]) / (event.round_number - began[0])
+        left = f"{pace * (self.num_rounds - event.round_number):,.0f} s left"
+        figures = f"loss {event.loss:.4f}, accuracy {event.accuracy:.4f}" if event.loss is not None else "not evaluated"
+        line = f"round {event.round_number} of {self.num_rounds}, {figures}, {left}"
+        if not self.moving:
+            return self._line(line[0].upper() + line[1:])
+        done = BAR_WIDTH * event.round_number // self.num_rounds
+        self.out.write(f"\r\x1b[K[{'#' * done}{'.' * (BAR_WIDTH - done)}] {line}")
+        if event.round_number == self.num_rounds:
+            self.out.write("\n")
+        self.out.flush()
+
+    def _line(self, text: str) -> None:
+        self.out.write(("\r\x1b[K" if self.moving else "") + text + "\n")
+        self.out.flush()
+
+
+def table(result: dict[str, Any]) -> str:
+    """Clients with contribution and reward, and what became of the whole."""
+    rows = [("Client", "Behaviour", "Examples", "Contribution", "Tokens")]
+    clients = sorted(result["clients"], key=lambda client: -client["reward_microtokens"])
+    half = SHOWN_CLIENTS // 2
+    shown = clients if len(clients) <= SHOWN_CLIENTS else clients[:half] + clients[-half:]
+    rows += [
+        (
+            str(client["client"]),
+            client["behaviour"].replace("_", " "),
+            f"{client['num_examples']:,}",
+            f"{client['contribution']:.5f}",
+            f"{client['reward_microtokens'] / 1_000_000:,.3f}",
+        )
+        for client in (shown if len(clients) > SHOWN_CLIENTS else sorted(shown, key=lambda client: client["client"]))
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = [_aligned(row, widths) for row in rows]
+    if len(clients) > SHOWN_CLIENTS:
+        lines.insert(1 + SHOWN_CLIENTS // 2, f"... {len(clients) - SHOWN_CLIENTS:,} more clients ...")
+    return "\n".join([*lines, "", _summary(result)])
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
+    """All to the right, but for the behaviour."""
+    pairs = enumerate(zip(row, widths, strict=True))
+    return "  ".join(cell.ljust(width) if column == 1 else cell.rjust(width) for column, (cell, width) in pairs)
+
+
+def _summary(result: dict[str, Any]) -> str:
+    name = f"Simulation {result['id']}" if result["id"] else "The simulation, not recorded,"
+    last = next((row for row in reversed(result["rounds"]) if row["loss"] is not None), None)
+    figures = f": loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}" if last else ""
+    tokens = result["pool_microtokens"] / 1_000_000
+    text = f"{name} {result['status']} after {len(result['rounds'])} rounds and {result['duration_seconds']:.1f} s"
+    text += f"{figures}; {tokens:,.3f} tokens in its pools."
+    return text + (f"\n{result['failure']}" if result["failure"] else "")

@@ -1,0 +1,224 @@
+"""The only writer of what happened. One short transaction per event, ledger transfers included: an event is recorded
+and paid once or not at all. A writer whose claim is stale changes nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from incentives import ledger
+from simulations import events
+from simulations.models import Client, Contribution, Event, Round, Simulation, Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to write about a simulation, until somebody holds a newer fence."""
+
+    simulation_id: int
+    fence: int
+
+
+class StaleClaim(Exception):
+    """The simulation was cancelled or taken over; nothing was written."""
+
+
+class Diverged(Exception):
+    """A round trained again is not the recorded one."""
+
+
+def append(simulation_id: int, kind: str, message: str, data: dict[str, Any] | None = None) -> Event:
+    """One event at the end of the log. Call it in the transaction that makes it true."""
+    Simulation.objects.filter(pk=simulation_id).update(last_sequence=F("last_sequence") + 1)
+    sequence = Simulation.objects.values_list("last_sequence", flat=True).get(pk=simulation_id)
+    return Event.objects.create(
+        simulation_id=simulation_id, sequence=sequence, kind=kind, message=message, data=data or {}
+    )
+
+
+def change(claim: Claim, **values: Any) -> None:
+    """A conditional UPDATE that also locks the row. Raises StaleClaim where the claim no longer holds."""
+    mine = Simulation.objects.filter(pk=claim.simulation_id, fence=claim.fence, status=Status.RUNNING)
+    if not mine.update(fence=claim.fence, **values):
+        raise StaleClaim(f"simulation {claim.simulation_id} was cancelled or taken over")
+
+
+def record(claim: Claim, event: events.Event) -> None:
+    """Write down one event of a run. Raises StaleClaim, or Diverged."""
+    with transaction.atomic():
+        WRITERS[type(event)](claim, event)
+
+
+def _log(claim: Claim, event: events.Log) -> None:
+    change(claim)
+    append(claim.simulation_id, "log", event.message, {"level": event.level})
+
+
+def _resolved(claim: Claim, event: events.Resolved) -> None:
+    config = event.config
+    change(claim, config=config, config_sha256=event.config_sha256, dataset=config["dataset"])
+    if not _said_before(claim, "resolved"):
+        data = {"config_sha256": event.config_sha256, "dataset": config["dataset"]}
+        append(claim.simulation_id, "resolved", event.message, data)
+
+
+def _started(claim: Claim, event: events.Started) -> None:
+    """The clients and what each holds. A run that goes on has them already."""
+    change(
+        claim,
+        num_parameters=event.num_parameters,
+        initial_loss=event.loss,
+        initial_accuracy=event.accuracy,
+    )
+    if _said_before(claim, "started"):
+        return
+    Client.objects.bulk_create(
+        Client(
+            simulation_id=claim.simulation_id,
+            number=share.client,
+            num_examples=share.num_examples,
+            label_counts=list(share.label_counts),
+            behaviour=share.behaviour,
+        )
+        for share in event.clients
+    )
+    names = ("dataset", "num_parameters", "num_validation", "num_test", "weights_sha256", "loss", "accuracy")
+    data = {name: getattr(event, name) for name in names}
+    append(claim.simulation_id, "started", event.message, {**data, "num_clients": len(event.clients)})
+
+
+def _said_before(claim: Claim, kind: str) -> bool:
+    return Event.objects.filter(simulation_id=claim.simulation_id, kind=kind).exists()
+
+
+def _round(claim: Claim, event: events.Round) -> None:
+    change(claim)
+    recorded = Round.objects.filter(simulation_id=claim.simulation_id, number=event.round_number).first()
+    if recorded:
+        _compare(recorded, event)
+        return
+    simulation = Simulation.objects.select_related("ledger").get(pk=claim.simulation_id)
+    if event.round_number != simulation.rounds_done + 1:
+        raise Diverged(f"round {event.round_number} came after round {simulation.rounds_done}")
+    _contributions(_round_row(claim, event), event)
+    _pay(simulation, event)
+    _sums(simulation, event)
+    append(claim.simulation_id, "round", event.message, _round_data(event))
+
+
+def _compare(recorded: Round, event: events.Round) -> None:
+    """A round trained again, for want of a checkpoint, must be the one that was paid."""
+    same = (recorded.weights_sha256, recorded.evidence_sha256) == (event.weights_sha256, event.evidence_sha256 or "")
+    if not same:
+        raise Diverged(
+            f"Round {event.round_number} was trained again without its checkpoint and gave other weights than recorded"
+        )
+    if event.checkpoint_sha256 and event.checkpoint_sha256 != recorded.checkpoint_sha256:
+        recorded.checkpoint_sha256 = event.checkpoint_sha256
+        recorded.save(update_fields=["checkpoint_sha256"])
+
+
+def _round_row(claim: Claim, event: events.Round) -> Round:
+    return Round.objects.create(
+        simulation_id=claim.simulation_id,
+        number=event.round_number,
+        cohort_size=len(event.clients),
+        loss=event.loss,
+        accuracy=event.accuracy,
+        validation_loss=event.validation_loss,
+        pool_microtokens=event.pool_microtokens,
+        treasury_microtokens=event.treasury_microtokens,
+        rule=event.rule or "",
+        evidence=event.evidence,
+        evidence_sha256=event.evidence_sha256 or "",
+        weights_sha256=event.weights_sha256,
+        checkpoint_sha256=event.checkpoint_sha256 or "",
+        train_seconds=event.train_seconds,
+        evaluate_seconds=event.evaluate_seconds,
+        valuation_seconds=event.valuation_seconds,
+        duration_seconds=event.duration_seconds,
+    )
+
+
+def _contributions(row: Round, event: events.Round) -> None:
+    """A row per client of the cohort, and the clients' sums."""
+    numbers = [part.client for part in event.clients]
+    clients = {client.number: client for client in row.simulation.clients.filter(number__in=numbers)}
+    for part in event.clients:
+        client = clients[part.client]
+        client.rounds += 1
+        client.contribution += part.contribution or 0.0
+        client.reward_microtokens += part.reward_microtokens
+    Client.objects.bulk_update(clients.values(), ["rounds", "contribution", "reward_microtokens"], batch_size=200)
+    Contribution.objects.bulk_create(
+        Contribution(
+            round=row,
+            client=clients[part.client],
+            value=part.contribution,
+            reward_microtokens=part.reward_microtokens,
+            loss_before=part.loss_before,
+            loss_after=part.loss_after,
+            update_norm=part.update_norm,
+        )
+        for part in event.clients
+    )
+
+
+def _pay(simulation: Simulation, event: events.Round) -> None:
+    """The pool is minted into the treasury, which pays the clients; the row keeps a second copy of head and length."""
+    if event.pool_microtokens == 0:
+        return
+    rewards = [(part.client, part.reward_microtokens) for part in event.clients if part.reward_microtokens]
+    posted = ledger.post(
+        simulation.ledger_id,
+        key=f"round:{event.round_number}:reward",
+        transfers=[
+            ledger.Entry(debit="mint", credit="treasury", amount=event.pool_microtokens, code="pool"),
+            *(
+                ledger.Entry(debit="treasury", credit=f"client:{client}", amount=amount, code="reward")
+                for client, amount in rewards
+            ),
+        ],
+        description=f"Reward of round {event.round_number}",
+        memo={
+            "round": event.round_number,
+            "rule": event.rule,
+            "evidence_sha256": event.evidence_sha256,
+            "weights_sha256": event.weights_sha256,
+        },
+    )
+    Simulation.objects.filter(pk=simulation.pk).update(ledger_head=posted.hash, ledger_length=posted.sequence)
+
+
+def _sums(simulation: Simulation, event: events.Round) -> None:
+    evaluated = {} if event.loss is None else {"loss": event.loss, "accuracy": event.accuracy}
+    Simulation.objects.filter(pk=simulation.pk).update(
+        rounds_done=event.round_number,
+        pool_microtokens=F("pool_microtokens") + event.pool_microtokens,
+        paid_microtokens=F("paid_microtokens") + event.pool_microtokens - event.treasury_microtokens,
+        duration_seconds=F("duration_seconds") + event.duration_seconds,
+        weights_sha256=event.weights_sha256,
+        lost_leases=0,  # it gets on, so earlier losses no longer count against it
+        **evaluated,
+    )
+
+
+def _round_data(event: events.Round) -> dict[str, Any]:
+    """What a round's event tells a program; of the same size whatever the cohort."""
+    names = (
+        *("loss", "accuracy", "validation_loss", "pool_microtokens", "treasury_microtokens", "weights_sha256"),
+        *("train_seconds", "evaluate_seconds", "valuation_seconds", "duration_seconds"),
+    )
+    paid = event.pool_microtokens - event.treasury_microtokens
+    data = {name: getattr(event, name) for name in names}
+    return {"round": event.round_number, "cohort_size": len(event.clients), "paid_microtokens": paid, **data}
+
+
+WRITERS: dict[type, Any] = {
+    events.Log: _log,
+    events.Resolved: _resolved,
+    events.Started: _started,
+    events.Round: _round,
+}

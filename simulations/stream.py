@@ -1,0 +1,135 @@
+"""Server-Sent Events of a simulation: HTML for pages, JSON for programs, plain lines for the compatible front end.
+
+A stream is the events after a number. `Last-Event-ID` (a reconnect) or `?after=` says where to go on; the last frame
+of a finished simulation is `event: close`, and a reconnect after it gets 204, which stops the browser.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from channels.db import database_sync_to_async
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+
+from simulations import feed
+from simulations.fragments import render_update
+from simulations.models import Event, Simulation
+
+log = logging.getLogger(__name__)
+HEARTBEAT_SECONDS = 15.0
+CLOSE = "event: close\ndata: closed\n\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How events become frames."""
+
+    name: str
+    frames: Callable[[Simulation, list[Event]], str]
+    greeting: Callable[[Simulation], str] = lambda simulation: "retry: 2000\n\n"
+
+
+def event_json(event: Event) -> dict:
+    """An event as programs see it."""
+    own = {"kind": event.kind, "sequence": event.sequence, "at": timestamp(event.at), "message": event.message}
+    return own | event.data
+
+
+def timestamp(moment) -> str | None:
+    """ISO 8601 UTC."""
+    return moment and moment.isoformat().replace("+00:00", "Z")
+
+
+def frame(data: str, *, id: str | int, event: str | None = None) -> str:
+    """One frame; data may have many lines."""
+    names = [f"id: {id}", *([f"event: {event}"] if event else [])]
+    lines = [*names, *(f"data: {line}" for line in data.splitlines() or [""])]
+    return "\n".join(lines) + "\n\n"
+
+
+def html_frames(simulation: Simulation, events: list[Event]) -> str:
+    return frame(render_update(simulation, events), id=events[-1].sequence, event="update")
+
+
+def json_frames(simulation: Simulation, events: list[Event]) -> str:
+    return "".join(frame(json.dumps(event_json(event)), id=event.sequence, event=event.kind) for event in events)
+
+
+def plain_frames(simulation: Simulation, events: list[Event]) -> str:
+    return "".join(frame(event.message, id=f"{simulation.pk}-{event.sequence}") for event in events)
+
+
+def _plain_greeting(simulation: Simulation) -> str:
+    return f"retry: 2000\nid: {simulation.pk}-0\n\n"
+
+
+HTML = Format(name="html", frames=html_frames)
+JSON = Format(name="json", frames=json_frames)
+PLAIN = Format(name="plain", frames=plain_frames, greeting=_plain_greeting)
+
+
+async def respond(request: HttpRequest, simulation_id: int, format: Format) -> HttpResponse:
+    """The stream of a simulation from where the request says. 204 where nothing will ever come, 404, or 400."""
+    try:
+        after = cursor(request)
+    except ValueError as error:
+        return JsonResponse({"detail": str(error)}, status=400)
+    simulation = await Simulation.objects.filter(pk=simulation_id).afirst()
+    if simulation is None:
+        raise Http404(f"There is no simulation {simulation_id}")
+    if simulation.is_finished and after >= simulation.last_sequence:
+        return HttpResponse(status=204)
+    return streaming(simulation, after, format)
+
+
+def cursor(request: HttpRequest) -> int:
+    """The number after which to go on; ValueError where it is none."""
+    text = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise ValueError(f"after: {text[:40]!r} is not the number of an event")
+    return int(text)
+
+
+def streaming(simulation: Simulation, after: int, format: Format) -> StreamingHttpResponse:
+    frames = _frames(simulation, after, format)
+    response = StreamingHttpResponse(frames, content_type="text/event-stream; charset=utf-8")
+    response["Cache-Control"] = "no-cache, no-transform"
+    response["X-Accel-Buffering"] = "no"
+    response["Content-Encoding"] = "identity"  # a compressing middleware or proxy would hold frames back
+    return response
+
+
+async def _frames(simulation: Simulation, after: int, format: Format) -> AsyncIterator[str]:
+    """Greeting, everything after the number, what is new as it comes, and the closing frame. Under daphne an exception
+    here would leave the browser waiting for ever, so it ends the stream and the browser comes back."""
+    try:
+        yield format.greeting(simulation)
+        async for text in _follow(simulation, after, format):
+            yield text
+    except Exception:
+        log.exception("The stream of simulation %s broke off", simulation.pk)
+
+
+async def _follow(simulation: Simulation, after: int, format: Format) -> AsyncIterator[str]:
+    async with feed.watching(simulation.pk, after) as source:
+        while not (simulation.is_finished and after >= simulation.last_sequence):
+            batch = await source.batch_after(after, HEARTBEAT_SECONDS)
+            if batch is None:
+                yield ": still here\n\n"
+                continue
+            yield await _frames_of(batch, after, format)
+            simulation, after = batch.simulation, batch.last
+    yield CLOSE
+
+
+async def _frames_of(batch: feed.Batch, after: int, format: Format) -> str:
+    """A batch, rendered once for all who need the whole of it."""
+    fresh = [event for event in batch.events if event.sequence > after]
+    if len(fresh) < len(batch.events):
+        return await _render(format, batch.simulation, fresh)
+    return await batch.render_once(format.name, lambda: _render(format, batch.simulation, fresh))
+
+
+async def _render(format: Format, simulation: Simulation, events: list[Event]) -> str:
+    return await database_sync_to_async(format.frames)(simulation, events)

@@ -1,0 +1,123 @@
+"""The configuration: defaults, bounds, what fits together, and the hash."""
+
+import json
+
+import pytest
+
+from simulations.config import FIELDS, PRESETS, SimulationConfig
+from training.config import ConfigError
+
+
+def errors(**fields) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        SimulationConfig.from_dict(fields)
+    return caught.value.errors
+
+
+def test_it_has_the_documented_defaults():
+    config = SimulationConfig()
+    assert (config.num_clients, config.num_rounds, config.fraction_fit, config.min_available_clients) == (10, 10, 1.0, 2)
+    assert (config.local_epochs, config.batch_size, config.lr, config.momentum, config.weight_decay) == (1, 32, 0.05, 0, 0)
+    assert (config.dataset, config.model, config.partition, config.strategy) == ("auto", "mlp", "iid", "fedavg")
+    assert (config.valuation, config.utility, config.utility_weights) == ("auto", "loss", "fixed")
+    assert (config.reward_rule, config.pool, config.pool_tokens, config.scaling_factor) == (
+        *("proportional", "improvement"),
+        *(10.0, 10.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("num_clients", value) for value in (0, -1, 1.5, "10", True, None, 1e300, float("nan"), [1], 10_001)],
+        *[("lr", value) for value in (0, -0.1, float("inf"), "0.1", False, 1e400)],
+        *[("momentum", value) for value in (1, -0.1)],
+        *[("fraction_fit", value) for value in (-0.01, 1.01)],
+        *[("dataset", value) for value in ("MNIST", "", None, 3)],
+        *[("validation_size", value) for value in (-1, 0.5, "all")],
+        *[("seed", value) for value in (-1, 2**32)],
+        ("no_such_field", 1),
+    ],
+)
+def test_it_names_a_bad_field(field, value):
+    assert list(errors(**{field: value})) == [field]
+
+
+def test_it_names_every_bad_field_at_once():
+    assert set(errors(num_clients=0, lr=0, model="gpt", behaviours=[])) == {"num_clients", "lr", "model", "behaviours"}
+
+
+@pytest.mark.parametrize(
+    ("behaviours", "words"),
+    [
+        ({"0": {"kind": "free_rider"}}, "client number"),
+        ({"x": {"kind": "free_rider"}}, "client number"),
+        ({"11": {"kind": "free_rider"}}, "client 11 does not exist"),
+        ({"1": {"kind": "thief"}}, "thief"),
+        ({"1": "free_rider"}, "client 1"),
+        ({"1": {"kind": "free_rider", "fraction": 1}}, "fraction"),
+        ({"1": {"kind": "label_flip", "fraction": 1.1}}, "fraction"),
+        ({"1": {"kind": "label_flip", "fraction": "half"}}, "fraction"),
+        ({"1": {"kind": "free_rider"}, 1: {"kind": "free_rider"}}, "twice"),
+    ],
+)
+def test_it_says_what_is_wrong_with_a_behaviour(behaviours, words):
+    assert words in errors(behaviours=behaviours)["behaviours"]
+
+
+def test_it_refuses_what_does_not_fit_together():
+    assert "validation_size" in errors(validation_size=0)
+    assert SimulationConfig.from_dict({"validation_size": 0, "valuation": "none"}).validation_size == 0
+    assert "valuation" in errors(num_clients=17, valuation="shapley")
+    assert "num_clients" in errors(dataset="digits", num_clients=1295)  # 1,437 less the 143 held out leave 1,294
+    assert SimulationConfig.from_dict({"dataset": "digits", "num_clients": 1294}).num_clients == 1294
+    assert "labels_per_client" in errors(dataset="digits", partition="pathological", num_clients=700)
+
+
+@pytest.mark.parametrize(
+    ("clients", "share", "fewest", "cohort"), [(10, 1.0, 2, 10), (10, 0.5, 2, 5), (10, 0.0, 2, 2), (1, 1.0, 2, 1), (100, 0.1, 20, 20)]
+)
+def test_it_sizes_the_cohort(clients, share, fewest, cohort):
+    config = SimulationConfig(num_clients=clients, fraction_fit=share, min_available_clients=fewest)
+    assert config.cohort_size == cohort
+
+
+def test_it_resolves_all_that_is_automatic():
+    config = SimulationConfig().resolved("mnist")
+    assert (config.dataset, config.validation_size, config.valuation) == ("mnist", 1000, "shapley")
+    assert SimulationConfig().resolved("digits").validation_size == 143
+    assert SimulationConfig(model="cnn").resolved("mnist").valuation == "leave_one_out"
+    assert SimulationConfig(num_clients=11).resolved("mnist").valuation == "leave_one_out"
+    assert SimulationConfig(valuation="equal").resolved("mnist").valuation == "equal"
+
+
+def test_it_checks_again_when_the_data_set_is_known():
+    with pytest.raises(ConfigError, match="num_clients"):
+        SimulationConfig(num_clients=2000).resolved("digits")
+
+
+def test_equal_meanings_have_equal_hashes():
+    plain = SimulationConfig.from_dict({"lr": 1, "behaviours": {"3": {"kind": "label_flip"}}})
+    spelt = SimulationConfig.from_dict(
+        {"lr": 1.0, "behaviours": {3: {"kind": "label_flip", "fraction": 1}, "1": {"kind": "honest"}}}
+    )
+    assert plain == spelt
+    assert plain.sha256() == spelt.sha256()
+
+
+def test_the_hash_covers_every_field_but_where_it_runs():
+    usual = SimulationConfig().sha256()
+    other = {"num_clients": 9, "dataset": "digits", "behaviours": {"1": {"kind": "free_rider"}}, "seed": 1, "pool": "fixed"}
+    assert len({usual, *(SimulationConfig.from_dict({name: value}).sha256() for name, value in other.items())}) == 6
+    assert SimulationConfig(backend="sequential").sha256() == usual
+
+
+def test_it_survives_json():
+    config = SimulationConfig.from_dict({"behaviours": {"3": {"kind": "sign_flip", "scale": 5}}, "num_rounds": 3})
+    assert SimulationConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_configuration(name):
+    assert set(PRESETS[name].values) <= set(FIELDS)
+    SimulationConfig.from_dict(PRESETS[name].values)
