@@ -1,0 +1,52 @@
+"""A small cast for tests: one configuration, its events, and simulations in any state."""
+
+from functools import cache
+from pathlib import Path
+
+from simulations import lifecycle, worker
+from simulations.config import SimulationConfig
+from simulations.engine import simulate
+from simulations.events import Event, Round
+from simulations.models import Origin, Simulation
+from simulations.recorder import Claim
+
+NOWHERE = Path("/nonexistent")  # digits come with scikit-learn
+FIELDS = {
+    "dataset": "digits",
+    "num_clients": 4,
+    "num_rounds": 3,
+    "lr": 0.1,
+    "behaviours": {"2": {"kind": "free_rider"}},
+}
+
+
+def config(**fields) -> SimulationConfig:
+    return SimulationConfig.from_dict(FIELDS | fields)
+
+
+@cache
+def happened() -> tuple[Event, ...]:
+    """What happens in a real run of the configuration."""
+    return tuple(simulate(config(), data_dir=NOWHERE))
+
+
+def rounds(events=None) -> list[Round]:
+    return [event for event in events or happened() if isinstance(event, Round)]
+
+
+def queued(**fields) -> Simulation:
+    return lifecycle.queue(config(**fields), origin=Origin.API)
+
+
+def claimed(simulation: Simulation | None = None) -> Claim:
+    claim = lifecycle.take(simulation or queued())
+    assert claim is not None
+    return claim
+
+
+def recorded(until: int | None = None) -> Simulation:
+    """A simulation with the first `until` events of the run recorded; all of them by default."""
+    claim = claimed()
+    for event in happened()[:until]:
+        worker.write(claim, event)
+    return Simulation.objects.get(pk=claim.simulation_id)

@@ -1,0 +1,150 @@
+"""A whole run without a data base: what is valued, what is paid, and that it is the same every time."""
+
+import dataclasses
+import hashlib
+import re
+from fractions import Fraction
+
+import pytest
+
+from incentives.valuation import VALUATIONS
+from incentives.valuation.evidence import unpack
+from simulations import events
+from simulations.config import SimulationConfig
+from simulations.engine import simulate
+from simulations.tests.cast import NOWHERE, config, happened, rounds
+from training.config import ConfigError
+from training.events import TrainingError
+
+
+def run(**fields) -> list[events.Event]:
+    return list(simulate(config(**fields), data_dir=NOWHERE))
+
+
+def timeless(event: events.Event) -> dict:
+    values = dataclasses.asdict(event)
+    return {name: value for name, value in values.items() if not name.endswith("_seconds")}
+
+
+def test_it_tells_what_happens_in_order():
+    kinds = [event.kind for event in happened() if event.kind != "log"]
+    assert kinds == ["resolved", "started", "round", "round", "round", "completed"]
+    assert happened()[0].config_sha256 == config().resolved("digits").sha256()
+
+
+def test_two_runs_of_a_configuration_are_equal():
+    again = run()
+    assert [timeless(event) for event in again] == [timeless(event) for event in happened()]
+    other = run(seed=1)
+    assert rounds(other)[-1].weights_sha256 != rounds(again)[-1].weights_sha256
+
+
+def test_shapley_shares_out_what_the_round_gained():
+    started = next(event for event in happened() if isinstance(event, events.Started))
+    assert started.num_validation == 143
+    first, second, _ = rounds()
+    gain = first.validation_loss - second.validation_loss
+    assert sum(part.contribution for part in second.clients) == pytest.approx(gain, abs=1e-6)
+    assert second.pool_microtokens == round(gain * 10 * 1_000_000)
+
+
+def test_a_client_that_sent_nothing_is_worth_nothing():
+    for done in rounds():
+        assert [part.contribution for part in done.clients if part.client == 2] == [0.0]
+        assert [part.reward_microtokens for part in done.clients if part.client == 2] == [0]
+
+
+def test_the_pool_is_paid_out_in_proportion_to_the_unit():
+    for done in rounds():
+        assert sum(part.reward_microtokens for part in done.clients) == done.pool_microtokens
+        assert done.treasury_microtokens == 0
+        helped = {part.client: Fraction(max(part.contribution, 0.0)) for part in done.clients}
+        for part in done.clients:
+            exact = done.pool_microtokens * helped[part.client] / sum(helped.values())
+            assert abs(part.reward_microtokens - exact) < 1
+
+
+def test_the_evidence_gives_the_contributions_again():
+    for done in rounds():
+        evidence = unpack(done.evidence)
+        again = dict(zip(evidence.players, VALUATIONS["shapley"](evidence.game(), evidence.num_examples), strict=True))
+        assert {part.client: again.get(part.client, 0.0) for part in done.clients} == {
+            part.client: part.contribution for part in done.clients
+        }
+        assert hashlib.sha256(done.evidence).hexdigest() == done.evidence_sha256
+
+
+@pytest.mark.parametrize("valuation", [name for name in VALUATIONS if name != "shapley"])
+def test_every_valuation_pays(valuation):
+    done = rounds(run(valuation=valuation, num_rounds=1))[0]
+    assert done.pool_microtokens > 0
+    assert done.treasury_microtokens + sum(part.reward_microtokens for part in done.clients) == done.pool_microtokens
+
+
+def test_equal_pays_everybody_who_sent_an_update_the_same():
+    done = rounds(run(valuation="equal", num_rounds=1, pool="fixed", pool_tokens=9))[0]
+    assert [part.reward_microtokens for part in done.clients] == [3_000_000, 0, 3_000_000, 3_000_000]
+
+
+def test_the_pool_stays_in_the_treasury_where_nobody_helped():
+    reversed_all = {str(client): {"kind": "sign_flip", "scale": 3} for client in range(1, 5)}
+    done = rounds(run(num_rounds=1, behaviours=reversed_all, pool="fixed", pool_tokens=7))[0]
+    assert all(part.contribution < 0 for part in done.clients)
+    assert (done.pool_microtokens, done.treasury_microtokens) == (7_000_000, 7_000_000)
+
+
+def test_nothing_is_minted_where_the_loss_rose():
+    reversed_all = {str(client): {"kind": "sign_flip", "scale": 3} for client in range(1, 5)}
+    done = rounds(run(num_rounds=1, behaviours=reversed_all))[0]
+    assert done.pool_microtokens == 0
+
+
+def test_without_a_valuation_nothing_is_measured_or_paid():
+    happenings = run(valuation="none", validation_size=0)
+    for done in rounds(happenings):
+        assert (done.pool_microtokens, done.rule, done.evidence, done.validation_loss) == (0, None, None, None)
+        assert {part.contribution for part in done.clients} == {None}
+    assert not any("reward" in event.message for event in happenings)
+
+
+def test_the_reward_line_is_the_one_that_others_look_for():
+    lines = [event.message for event in happened() if event.kind == "log" and event.level == "reward"]
+    assert len(lines) == 3
+    assert all(re.match(r"Calculated reward: [\d,.]+ tokens to 3 of 4 clients", line) for line in lines)
+
+
+def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path):
+    whole = list(simulate(config(), data_dir=NOWHERE, checkpoint_dir=tmp_path))
+    second = rounds(whole)[1]
+    (tmp_path / "round-000003.pt").unlink()
+    rest = list(
+        simulate(config(), data_dir=NOWHERE, checkpoint_dir=tmp_path, recorded_rounds=2,
+                 checkpoints=[(2, second.checkpoint_sha256)])
+    )  # fmt: skip
+    assert [timeless(done) for done in rounds(rest)] == [timeless(rounds(whole)[2])]
+
+
+def test_it_starts_again_without_its_checkpoint_and_tells_recorded_rounds_without_lines(tmp_path):
+    rest = list(
+        simulate(config(), data_dir=NOWHERE, checkpoint_dir=tmp_path, recorded_rounds=2, checkpoints=[(2, "0" * 64)])
+    )
+    assert [done.weights_sha256 for done in rounds(rest)] == [done.weights_sha256 for done in rounds()]
+    after_start = [event.kind for event in rest[rest.index(next(e for e in rest if e.kind == "started")) + 1 :]]
+    assert after_start[:2] == ["round", "round"]
+    assert after_start.count("log") == sum(event.kind == "log" for event in happened()) / 3
+
+
+def test_events_do_not_grow_with_the_cohort():
+    few = run(num_clients=20, num_rounds=1, valuation="data_size", behaviours={})
+    many = run(num_clients=200, num_rounds=1, valuation="data_size", behaviours={})
+    assert len(few) == len(many)
+
+
+def test_a_run_that_diverges_says_so():
+    with pytest.raises(TrainingError, match=r"[Rr]ound \d+"):
+        run(lr=100, weight_decay=1, num_rounds=10)  # each step multiplies the weights by -99
+
+
+def test_digits_are_too_few_for_many_clients():
+    with pytest.raises(ConfigError, match="num_clients"):
+        list(simulate(SimulationConfig(num_clients=5000).resolved("mnist").resolved("digits"), data_dir=NOWHERE))

@@ -1,0 +1,167 @@
+"""Who may run a simulation, and what becomes of it."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from simulations import lifecycle, recorder
+from simulations.events import Log
+from simulations.models import Event, Origin, Simulation, Status
+from simulations.recorder import StaleClaim
+from simulations.tests.cast import claimed, config, queued, recorded
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+def status(simulation_id: int) -> str:
+    return Simulation.objects.get(pk=simulation_id).status
+
+
+def kinds(simulation_id: int) -> list[str]:
+    return list(Event.objects.filter(simulation_id=simulation_id).order_by("sequence").values_list("kind", flat=True))
+
+
+def expire(claim) -> None:
+    Simulation.objects.filter(pk=claim.simulation_id).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_it_serves_the_queue_in_order():
+    first, second = queued(), queued()
+    assert lifecycle.place_in_queue(second) == 1
+    assert lifecycle.claim_next().simulation_id == first.pk
+    assert lifecycle.place_in_queue(second) == 0
+    assert lifecycle.claim_next().simulation_id == second.pk
+    assert lifecycle.claim_next() is None
+
+
+def test_only_one_of_two_gets_a_simulation():
+    simulation = queued()
+    assert lifecycle.take(simulation) is not None
+    assert lifecycle.take(simulation) is None
+
+
+def test_a_full_queue_takes_no_more(settings):
+    settings.FEDSITE_MAX_QUEUED = 2
+    queued(), queued()
+    with pytest.raises(lifecycle.QueueFull, match="2 simulations"):
+        queued()
+    lifecycle.claim_next()
+    queued()
+
+
+def test_the_first_word_of_a_simulation_is_that_it_is_queued():
+    simulation = queued()
+    assert kinds(simulation.pk) == ["queued"]
+    assert simulation.last_sequence == 1
+
+
+def test_an_expired_lease_is_taken_over_and_the_old_holder_writes_nothing():
+    old = claimed()
+    assert lifecycle.claim_next() is None
+    expire(old)
+    new = lifecycle.claim_next()
+    assert new.fence == old.fence + 1
+    before = kinds(old.simulation_id)
+    for write in (
+        lambda: lifecycle.heartbeat(old),
+        lambda: lifecycle.release(old),
+        lambda: lifecycle.complete(old, "done"),
+        lambda: lifecycle.fail(old, "broken", ""),
+        lambda: recorder.record(old, Log(message="still here")),
+    ):
+        with pytest.raises(StaleClaim):
+            write()
+    assert kinds(old.simulation_id) == before
+    assert status(old.simulation_id) == Status.RUNNING
+    lifecycle.heartbeat(new)
+
+
+def test_a_dead_process_of_this_host_is_replaced_at_once():
+    claim = claimed()
+    host = lifecycle.new_owner().split(":")[0]
+    Simulation.objects.filter(pk=claim.simulation_id).update(owner=f"{host}:4194305:gone")  # above the largest pid
+    assert lifecycle.claim_next().simulation_id == claim.simulation_id
+
+
+def test_a_process_of_another_host_keeps_its_lease():
+    claim = claimed()
+    Simulation.objects.filter(pk=claim.simulation_id).update(owner="elsewhere:4194305:gone")
+    assert lifecycle.claim_next() is None
+
+
+def test_three_lost_leases_fail_it():
+    claim = claimed()
+    for _ in range(2):
+        lifecycle.lose(claim)
+        claim = lifecycle.claim_next()
+    lifecycle.lose(claim)
+    assert lifecycle.claim_next() is None
+    simulation = Simulation.objects.get(pk=claim.simulation_id)
+    assert simulation.status == Status.FAILED
+    assert "3 times" in simulation.failure
+    assert kinds(simulation.pk)[-1] == "failed"
+
+
+def test_a_released_run_waits_in_the_queue_and_counts_as_no_loss():
+    claim = claimed()
+    lifecycle.release(claim)
+    assert status(claim.simulation_id) == Status.QUEUED
+    assert lifecycle.claim_next().simulation_id == claim.simulation_id
+    assert Simulation.objects.get(pk=claim.simulation_id).lost_leases == 0
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_cancelling_ends_it_at_once(running):
+    simulation = queued()
+    claim = claimed(simulation) if running else None
+    assert lifecycle.cancel(simulation.pk).status == Status.CANCELLED
+    assert kinds(simulation.pk)[-1] == "cancelled"
+    if running:
+        with pytest.raises(StaleClaim):
+            recorder.record(claim, Log(message="too late"))
+    with pytest.raises(lifecycle.Conflict, match="cancelled"):
+        lifecycle.cancel(simulation.pk)
+    assert lifecycle.claim_next() is None
+
+
+def test_a_completed_one_can_neither_be_cancelled_nor_go_on():
+    simulation = recorded()
+    assert simulation.status == Status.COMPLETED
+    for act in (lifecycle.cancel, lifecycle.resume):
+        with pytest.raises(lifecycle.Conflict, match="completed"):
+            act(simulation.pk)
+
+
+def test_a_cancelled_or_failed_one_can_go_on():
+    simulation = queued()
+    lifecycle.cancel(simulation.pk)
+    assert lifecycle.resume(simulation.pk).status == Status.QUEUED
+    claim = lifecycle.claim_next()
+    lifecycle.fail(claim, "broken", "Traceback")
+    again = lifecycle.resume(simulation.pk)
+    assert (again.status, again.failure, again.traceback, again.finished_at) == (Status.QUEUED, "", "", None)
+
+
+def test_what_is_not_there_cannot_be_cancelled():
+    with pytest.raises(Simulation.DoesNotExist):
+        lifecycle.cancel(10**9)
+
+
+def test_workers_leave_a_shell_run_alone_until_it_is_told_to_go_on():
+    simulation = lifecycle.queue(config(), origin=Origin.SHELL)
+    assert lifecycle.claim_next() is None
+    claim = claimed(simulation)
+    with pytest.raises(lifecycle.Conflict, match="running"):
+        lifecycle.resume(simulation.pk)
+    lifecycle.release(claim)
+    assert lifecycle.claim_next() is None
+    assert Simulation.objects.get(pk=simulation.pk).is_interrupted
+    lifecycle.resume(simulation.pk)
+    assert lifecycle.claim_next().simulation_id == simulation.pk
+
+
+def test_one_key_is_one_simulation():
+    first = lifecycle.queue(config(), origin=Origin.API, idempotency_key="k")
+    assert lifecycle.queue(config(), origin=Origin.API, idempotency_key="k").pk == first.pk
+    assert lifecycle.queue(config(), origin=Origin.API, idempotency_key="l").pk != first.pk

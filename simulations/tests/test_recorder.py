@@ -1,0 +1,126 @@
+"""What is written down of a run: all of a round or nothing, once."""
+
+import dataclasses
+
+import pytest
+from django.db.models import Sum
+
+from incentives import ledger
+from incentives.models import Account, Transaction
+from simulations import recorder, worker
+from simulations.models import Client, Contribution, Event, Round, Simulation
+from simulations.tests.cast import claimed, happened, recorded, rounds
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+def test_it_records_a_whole_run():
+    simulation = recorded()
+    assert simulation.rounds_done == simulation.rounds.count() == 3
+    assert simulation.weights_sha256 == rounds()[-1].weights_sha256
+    assert (simulation.loss, simulation.accuracy) == (rounds()[-1].loss, rounds()[-1].accuracy)
+    assert simulation.pool_microtokens == sum(done.pool_microtokens for done in rounds())
+    assert Contribution.objects.filter(round__simulation=simulation).count() == 12
+
+
+def test_the_log_has_no_gap_and_ends_with_the_record_and_the_end():
+    simulation = recorded()
+    lines = list(simulation.events.order_by("sequence").values_list("sequence", "kind", "message"))
+    assert [line[0] for line in lines] == list(range(1, simulation.last_sequence + 1))
+    assert len(lines) == len(happened()) + 3  # queued, starting, record saved
+    assert lines[-2][2] == f"Simulation record saved with ID: {simulation.pk}"
+    assert [line[1] for line in lines[:4]] == ["queued", "starting", "resolved", "started"]
+    assert lines[-1][1] == "completed"
+
+
+def test_clients_carry_the_sums_of_their_rounds():
+    simulation = recorded()
+    for client in simulation.clients.all():
+        parts = [part for done in rounds() for part in done.clients if part.client == client.number]
+        assert client.rounds == len(parts) == 3
+        assert client.contribution == sum(part.contribution for part in parts)
+        assert client.reward_microtokens == sum(part.reward_microtokens for part in parts)
+        account = Account.objects.filter(ledger=simulation.ledger, client=client.number).first()
+        assert (account.balance if account else 0) == client.reward_microtokens
+
+
+def test_the_ledger_holds_a_transaction_a_round_and_the_row_its_head():
+    simulation = recorded()
+    posted = Transaction.objects.filter(ledger=simulation.ledger).order_by("sequence")
+    assert [row.key for row in posted] == ["round:1:reward", "round:2:reward", "round:3:reward"]
+    assert (simulation.ledger_head, simulation.ledger_length) == (posted[2].hash, 3)
+    assert posted[0].memo["evidence_sha256"] == rounds()[0].evidence_sha256
+    assert ledger.verify(simulation.ledger, (simulation.ledger_head, 3)).ok
+    assert Account.objects.filter(ledger=simulation.ledger).aggregate(Sum("balance"))["balance__sum"] == 0
+
+
+def test_equal_runs_have_equal_heads_whatever_else_was_posted():
+    first = recorded()
+    recorded(until=8)
+    assert recorded().ledger_head == first.ledger_head
+
+
+def state() -> list:
+    models = (Simulation, Client, Round, Contribution, Event, Transaction, Account)
+    return [list(model.objects.order_by("pk").values()) for model in models]
+
+
+def test_a_round_that_cannot_be_paid_is_not_recorded_either(monkeypatch):
+    claim = claimed()
+    for event in happened()[: happened().index(rounds()[0])]:
+        worker.write(claim, event)
+    before = state()
+
+    def broken(*arguments, **named):
+        raise ledger.LedgerError("out of ink")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "post", broken)
+        with pytest.raises(ledger.LedgerError):
+            worker.write(claim, rounds()[0])
+    assert state() == before
+    worker.write(claim, rounds()[0])
+    assert Round.objects.count() == 1
+
+
+def test_a_round_trained_again_is_compared_and_not_paid_again():
+    simulation = recorded(until=happened().index(rounds()[1]) + 1)
+    claim = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence)
+    before = [rows for rows in state()[1:]]
+    recorder.record(claim, rounds()[0])
+    assert state()[1:] == before
+    with pytest.raises(recorder.Diverged, match="Round 1"):
+        recorder.record(claim, dataclasses.replace(rounds()[0], weights_sha256="0" * 64))
+    with pytest.raises(recorder.Diverged, match="round 4"):
+        recorder.record(claim, dataclasses.replace(rounds()[2], round_number=4))
+    assert state()[1:] == before
+
+
+def test_a_run_that_goes_on_does_not_introduce_itself_twice():
+    simulation = recorded(until=happened().index(rounds()[0]) + 1)
+    claim = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence)
+    for event in happened()[:2]:
+        recorder.record(claim, event)
+    assert simulation.clients.count() == 4
+    assert [simulation.events.filter(kind=kind).count() for kind in ("resolved", "started")] == [1, 1]
+
+
+def test_a_large_cohort_costs_a_handful_of_queries(django_assert_max_num_queries):
+    simulation = recorded(until=happened().index(rounds()[0]))
+    claim = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence)
+    Client.objects.bulk_create(
+        Client(simulation=simulation, number=number, num_examples=1, label_counts=[], behaviour="honest")
+        for number in range(5, 301)
+    )
+    like = rounds()[0].clients[0]
+    crowd = tuple(dataclasses.replace(like, client=number, reward_microtokens=1) for number in range(1, 301))
+    large = dataclasses.replace(rounds()[0], clients=crowd, pool_microtokens=300)
+    with django_assert_max_num_queries(30):
+        recorder.record(claim, large)
+
+
+def test_the_size_of_a_rounds_event_does_not_depend_on_the_cohort():
+    simulation = recorded()
+    data = simulation.events.filter(kind="round").first().data
+    assert data["cohort_size"] == 4
+    assert not any(isinstance(value, list | dict) for value in data.values())
