@@ -1,13 +1,14 @@
 """Who may come in (FEDSITE_ACCESS), and whose writes over JSON are not forged by another site."""
 
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from ninja.errors import HttpError
+
+from simulations.origins import is_foreign
 
 OPEN_PATHS = ("/healthz", "/readyz", "/accounts/login/", "/admin/", "/static/")  # the admin has its own sign-in
 
@@ -33,14 +34,6 @@ class AccessMiddleware:
 
 AccessMiddleware.sync_capable = True
 AccessMiddleware.async_capable = False
-
-
-def is_foreign(request: HttpRequest) -> bool:
-    """Whether another site's page speaks that is not in CORS_ALLOWED_ORIGINS."""
-    origin = request.headers.get("Origin")
-    if origin:
-        return origin not in settings.CORS_ALLOWED_ORIGINS and urlsplit(origin).netloc != request.get_host()
-    return request.headers.get("Sec-Fetch-Site") == "cross-site"
 
 
 def may_write(request: HttpRequest) -> bool:

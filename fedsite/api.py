@@ -7,6 +7,7 @@ from ninja.errors import ValidationError
 from fedsite.access import may_write
 from incentives.api import router as incentives
 from simulations.api import router as simulations
+from simulations.lifecycle import Conflict, QueueFull
 from training.config import ConfigError
 
 api = NinjaAPI(title="fedsite", version="1", description=__doc__, auth=may_write)
@@ -17,6 +18,18 @@ api.add_router("/incentives/", incentives)
 @api.exception_handler(ConfigError)
 def bad_config(request: HttpRequest, error: ConfigError) -> HttpResponse:
     return api.create_response(request, {"detail": str(error), "errors": error.errors}, status=422)
+
+
+@api.exception_handler(Conflict)
+def conflict(request: HttpRequest, error: Conflict) -> HttpResponse:
+    return api.create_response(request, {"detail": str(error)}, status=409)
+
+
+@api.exception_handler(QueueFull)
+def queue_full(request: HttpRequest, error: QueueFull) -> HttpResponse:
+    response = api.create_response(request, {"detail": str(error)}, status=429)
+    response["Retry-After"] = "30"
+    return response
 
 
 @api.exception_handler(ValidationError)

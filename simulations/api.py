@@ -8,14 +8,15 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from channels.db import database_sync_to_async
-from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from ninja import Header, Path, Query, Router, Schema
+from ninja import Status as Created
 from ninja.errors import HttpError
 
 from simulations import lifecycle, results, stream
 from simulations.config import FIELDS, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
+from simulations.origins import is_foreign
 
 router = Router(tags=["simulations"])
 SimulationId = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -163,22 +164,17 @@ def start(
     config = SimulationConfig.from_dict(body(request))
     asked = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
     known = lifecycle.by_key(idempotency_key) if idempotency_key else None
-    return _created(response, known or _queue(response, config, idempotency_key, asked), asked)
+    simulation = known or lifecycle.queue(
+        config, origin=Origin.API, idempotency_key=idempotency_key, request_sha256=asked
+    )
+    return _created(response, simulation, asked)
 
 
-def _queue(response: HttpResponse, config: SimulationConfig, key: str | None, asked: str) -> Simulation:
-    try:
-        return lifecycle.queue(config, origin=Origin.API, idempotency_key=key, request_sha256=asked)
-    except lifecycle.QueueFull as full:
-        response["Retry-After"] = "30"
-        raise HttpError(429, str(full)) from None
-
-
-def _created(response: HttpResponse, simulation: Simulation, asked: str) -> tuple[int, dict[str, Any]]:
+def _created(response: HttpResponse, simulation: Simulation, asked: str) -> Created:
     if simulation.request_sha256 != asked:
         raise HttpError(409, f"Idempotency-Key: simulation {simulation.pk} has it, with another configuration")
     response["Location"] = f"/api/simulations/{simulation.pk}/"
-    return 201, results.record(simulation)
+    return Created(201, results.record(simulation))
 
 
 @router.api_operation(["GET", "HEAD"], "/stream", response={403: Problem, 422: Problem, 429: Problem})
@@ -192,25 +188,15 @@ async def compatible_stream(request: HttpRequest):
     if last := request.headers.get("Last-Event-ID"):
         return await _go_on(last)
     config = SimulationConfig.from_dict({name: parsed(value) for name, value in request.GET.items()})
-    try:
-        simulation = await database_sync_to_async(lifecycle.queue)(config, origin=Origin.API)
-    except lifecycle.QueueFull as full:
-        return JsonResponse({"detail": str(full)}, status=429, headers={"Retry-After": "30"})
+    simulation = await database_sync_to_async(lifecycle.queue)(config, origin=Origin.API)
     return stream.streaming(simulation, 0, stream.PLAIN)
 
 
 def _refuse_accidents(request: HttpRequest) -> None:
     """A GET that starts something answers an EventSource of a site we trust, and nothing else."""
     from_us = request.headers.get("Sec-Fetch-Mode") not in ("no-cors", "navigate")
-    if request.method == "HEAD" or not from_us or _is_foreign(request):
+    if request.method == "HEAD" or not from_us or is_foreign(request):
         raise HttpError(403, "This starts a simulation; use EventSource from this site or one in CORS_ALLOWED_ORIGINS")
-
-
-def _is_foreign(request: HttpRequest) -> bool:
-    origin = request.headers.get("Origin")
-    if origin:
-        return origin not in settings.CORS_ALLOWED_ORIGINS and origin.partition("://")[2] != request.get_host()
-    return request.headers.get("Sec-Fetch-Site") == "cross-site"
 
 
 async def _go_on(last: str) -> HttpResponse:
@@ -238,28 +224,20 @@ def simulation(request: HttpRequest, simulation_id: SimulationId):
 @router.post("/{simulation_id}/cancel/", response={200: Record, 404: Problem, 409: Problem})
 def cancel(request: HttpRequest, simulation_id: SimulationId):
     """End a queued or running simulation."""
-    return _changed(lifecycle.cancel, found(simulation_id))
+    return results.record(lifecycle.cancel(found(simulation_id).pk))
 
 
 @router.post("/{simulation_id}/resume/", response={200: Record, 404: Problem, 409: Problem})
 def resume(request: HttpRequest, simulation_id: SimulationId):
     """Let a failed, cancelled or interrupted simulation go on after its last recorded round."""
-    return _changed(lifecycle.resume, found(simulation_id))
-
-
-def _changed(change, simulation: Simulation) -> dict[str, Any]:
-    try:
-        return results.record(change(simulation.pk))
-    except lifecycle.Conflict as conflict:
-        raise HttpError(409, str(conflict)) from None
+    return results.record(lifecycle.resume(found(simulation_id).pk))
 
 
 @router.post("/{simulation_id}/clone/", response={201: Record, 404: Problem, 429: Problem})
 def clone(request: HttpRequest, response: HttpResponse, simulation_id: SimulationId):
     """Queue the same configuration once more."""
     config = SimulationConfig.from_dict(found(simulation_id).config)
-    again = _queue(response, config, None, "")
-    return _created(response, again, "")
+    return _created(response, lifecycle.queue(config, origin=Origin.API), "")
 
 
 @router.get("/{simulation_id}/events/", response={200: list[dict[str, Any]], 404: Problem})

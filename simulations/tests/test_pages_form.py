@@ -1,0 +1,132 @@
+"""The form that starts a simulation: text to values, presets with and without JavaScript, errors at the field."""
+
+import json
+
+import pytest
+from django.http import QueryDict
+
+from simulations.config import FIELDS, PRESETS, SimulationConfig
+from simulations.forms import StartForm, as_text, parse_behaviours, preset_texts
+from training.config import ConfigError
+
+
+def sent(**fields: str) -> StartForm:
+    data = QueryDict(mutable=True)
+    data.update({"preset": "default", "filled": "default"} | preset_texts("default") | fields)
+    return StartForm(data)
+
+
+def test_it_has_every_field_once():
+    form = StartForm()
+    names = [field.name for field in form.first] + [field.name for _, fields in form.groups for field in fields]
+    assert sorted(names) == sorted(FIELDS)
+
+
+def test_it_starts_with_the_usual_configuration():
+    assert StartForm().config() == SimulationConfig()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_applies_without_javascript(preset):
+    assert sent(preset=preset).config() == SimulationConfig(**PRESETS[preset].values)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_filled_in_preset_is_the_same(preset):
+    texts = {name: text.replace("\n", "\r\n") for name, text in preset_texts(preset).items()}
+    assert sent(**texts, preset=preset, filled=preset).config() == SimulationConfig(**PRESETS[preset].values)
+
+
+def test_what_was_entered_by_hand_wins_over_the_preset():
+    config = sent(preset="specialists", num_rounds="3").config()
+    assert (config.num_rounds, config.partition) == (3, "pathological")
+
+
+def test_a_filled_in_field_may_be_put_back_to_the_usual():
+    texts = preset_texts("specialists") | {"num_rounds": "10"}
+    assert sent(**texts, preset="specialists", filled="specialists").config().num_rounds == 10
+
+
+def test_a_changed_preset_leaves_nothing_of_the_one_before():
+    config = sent(**preset_texts("free_rider"), preset="uneven", filled="free_rider").config()
+    assert config == SimulationConfig(**PRESETS["uneven"].values)
+
+
+def test_the_browser_gets_what_each_preset_changes():
+    for preset in StartForm().presets:
+        texts = preset_texts("default") | json.loads(preset["texts"])
+        assert texts == preset_texts(preset["name"])
+
+
+def test_missing_fields_are_the_usual_ones():
+    assert StartForm(QueryDict("num_rounds=3")).config() == SimulationConfig(num_rounds=3)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "error"),
+    [
+        ("num_clients", "", "a number is missing"),
+        ("num_clients", "ten", "'ten' is not a number"),
+        ("lr", "0,1", "'0,1' is not a number"),
+        ("preset", "no such", "there is no preset 'no such'"),
+        ("behaviours", "free_rider", "line 1: expected a client, a colon and a behaviour, as in 3: free_rider"),
+        ("behaviours", "3: free_rider\n\n03: label_flip", "line 3: client 3 is named twice"),
+    ],
+)
+def test_it_says_at_the_field_what_is_no_value(field, text, error):
+    form = sent(**{field: text})
+    assert form.config() is None
+    assert form.errors == {field: error}
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("num_clients", "0", 0),
+        ("num_clients", "2.5", 2.5),
+        ("num_clients", "9" * 5000, float("inf")),
+        ("lr", "nan", float("nan")),
+        ("lr", "0", 0),
+        ("model", "<script>", "<script>"),
+        ("behaviours", "11: free_rider", {11: {"kind": "free_rider"}}),
+        ("behaviours", "3: label_flip fraction=2", {3: {"kind": "label_flip", "fraction": 2}}),
+        ("behaviours", "3: label_flip fraction=much", {3: {"kind": "label_flip", "fraction": "much"}}),
+        ("behaviours", "0: free_rider", {0: {"kind": "free_rider"}}),
+    ],
+)
+def test_it_leaves_all_other_errors_to_the_configuration(field, text, value):
+    form = sent(**{field: text})
+    assert form.config() is None
+    with pytest.raises(ConfigError) as raised:
+        SimulationConfig.from_dict({field: value})
+    assert form.errors.keys() == raised.value.errors.keys() == {field}
+    assert form.errors[field].replace("'0'", "0") == raised.value.errors[field]
+    assert form.field(field).value == text  # what was entered is still there
+
+
+def test_it_names_every_wrong_field_at_once():
+    form = sent(num_clients="0", lr="x", behaviours="?")
+    assert form.config() is None
+    assert set(form.errors) == {"num_clients", "lr", "behaviours"}
+    assert form.is_open
+    only_first = sent(num_clients="0")
+    only_first.config()
+    assert not only_first.is_open
+
+
+def test_large_whole_numbers_stay_exact():
+    assert sent(seed=str(2**32 - 1)).config().seed == 2**32 - 1
+
+
+def test_it_reads_behaviours_line_by_line():
+    text = "3: free_rider\r\n  5 : label flip  fraction=0.5\n\n7:sign_flip scale = 2\n"
+    assert parse_behaviours(text) == {
+        "3": {"kind": "free_rider"},
+        "5": {"kind": "label_flip", "fraction": 0.5},
+        "7": {"kind": "sign_flip", "scale": 2},
+    }
+
+
+def test_behaviours_survive_the_way_through_text():
+    behaviours = SimulationConfig(behaviours={3: {"kind": "free_rider"}, 5: {"kind": "label_flip", "fraction": 0.3}}).behaviours
+    assert SimulationConfig(behaviours=parse_behaviours(as_text(behaviours))).behaviours == behaviours
