@@ -128,5 +128,7 @@ def test_it_reads_behaviours_line_by_line():
 
 
 def test_behaviours_survive_the_way_through_text():
-    behaviours = SimulationConfig(behaviours={3: {"kind": "free_rider"}, 5: {"kind": "label_flip", "fraction": 0.3}}).behaviours
+    behaviours = SimulationConfig(
+        behaviours={3: {"kind": "free_rider"}, 5: {"kind": "label_flip", "fraction": 0.3}}
+    ).behaviours
     assert SimulationConfig(behaviours=parse_behaviours(as_text(behaviours))).behaviours == behaviours

@@ -10,6 +10,7 @@ from django.test.html import Element
 from simulations import feed, fragments, lifecycle, worker
 from simulations.engine import simulate
 from simulations.models import Event, Round, Simulation
+from simulations.recorder import Claim
 from simulations.tests.cast import NOWHERE, claimed, config, happened, queued, recorded
 from simulations.tests.pages import apply, by_id, live, text
 
@@ -36,8 +37,7 @@ def crowd_config():
     return config(num_clients=60, num_rounds=2, fraction_fit=0.3, valuation="leave_one_out", behaviours={})
 
 
-@pytest.mark.parametrize("address", PAGES)
-@pytest.mark.parametrize("run", ["small", "crowd"])
+@pytest.mark.parametrize(("run", "address"), [("small", PAGES[0]), ("small", PAGES[1]), ("crowd", PAGES[0])])
 def test_it_is_the_same_from_wherever_one_came(run, address):
     simulation = lifecycle.queue(config() if run == "small" else crowd_config(), origin="api")
     pages = [shown(simulation.pk, address)]
@@ -94,9 +94,7 @@ def test_it_shows_every_end_alike(end):
     assert ("&lt;b&gt;no&lt;/b&gt;" in str(page)) == (end == "failed")
 
 
-def recorded_claim(simulation: Simulation):
-    from simulations.recorder import Claim
-
+def recorded_claim(simulation: Simulation) -> Claim:
     return Claim(simulation_id=simulation.pk, fence=simulation.fence)
 
 
@@ -130,7 +128,7 @@ def test_the_log_shows_the_newest_lines():
     assert by_id(apply(before, fragment(simulation.pk, start)[0]), "log") == by_id(shown(simulation.pk), "log")
 
 
-@pytest.mark.parametrize(("num_rounds", "count"), [(3, 3), (500, 500), (501, 252), (1000, 501), (10_000, 501)])
+@pytest.mark.parametrize(("num_rounds", "count"), [(3, 3), (500, 500), (501, 252), (1000, 501), (3000, 501)])
 def test_page_and_stream_show_the_same_rounds(num_rounds, count):
     simulation = queued(num_rounds=num_rounds)
     Round.objects.bulk_create(a_round(simulation, number) for number in range(1, num_rounds + 1))

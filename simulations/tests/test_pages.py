@@ -1,0 +1,287 @@
+"""Pages: what they show, what they refuse, and that their cost is bounded."""
+
+import re
+
+import pytest
+from django.template.loader import render_to_string
+from django.test import Client as Browser
+from django.test.html import parse_html
+
+from simulations import lifecycle
+from simulations.forms import preset_texts
+from simulations.models import Client, Simulation, Status
+from simulations.recorder import Claim
+from simulations.tests.cast import config, queued, recorded
+from simulations.tests.pages import by_id, text
+
+pytestmark = pytest.mark.django_db
+HTMX = {"HX-Request": "true"}
+SMALL = {"dataset": "digits", "num_clients": "4", "num_rounds": "3"}
+
+
+def get(address: str, status: int = 200, **headers: str) -> str:
+    response = Browser().get(address, headers=headers)
+    assert response.status_code == status
+    return response.content.decode()
+
+
+def send(address: str, fields: dict[str, str] | None = None, **headers: str):
+    return Browser().post(address, fields or {}, headers=headers)
+
+
+def everywhere() -> list[str]:
+    """The address of every kind of page, with something to show."""
+    done, running, waiting = recorded(), recorded(until=8), queued()
+    lifecycle.cancel(recorded(until=6).pk)
+    pages = ["/", f"/?simulation={done.pk}", f"/?simulation={running.pk}", "/simulations/", "/accounts/login/"]
+    pages += [f"/simulations/{each.pk}/" for each in (done, running, waiting)]
+    pages += [f"/simulations/{done.pk}/clients/", f"/simulations/{done.pk}/clients/2/"]
+    return [*pages, "/ledger/", f"/ledger/transactions/simulation-{done.pk}/1/"]
+
+
+def test_no_page_holds_what_the_content_policy_forbids():
+    for address in everywhere():
+        html = get(address)
+        assert not re.search(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|javascript:|hx-on", html), address
+        assert "unsafe" not in Browser().get(address).headers["Content-Security-Policy"]
+
+
+def test_every_label_and_description_points_at_something():
+    for address in everywhere():
+        html = get(address)
+        ids = re.findall(r'\sid="([^"]+)"', html)
+        assert len(ids) == len(set(ids)), address
+        for reference in re.findall(r'\s(?:for|aria-labelledby|aria-describedby|form)="([^"]*)"', html):
+            assert set(reference.split()) <= set(ids), (address, reference)
+
+
+def test_the_first_visit_says_how_to_start():
+    html = get("/")
+    assert "None yet." in html
+    assert "Start Simulation" in html
+    assert "There are none yet." in get("/simulations/")
+    assert "sse-connect" not in html
+
+
+def test_home_shows_the_newest_that_is_not_finished():
+    running = recorded(until=6)
+    recorded()
+    assert f'aria-label="Simulation {running.pk}"' in get("/")
+
+
+def test_home_goes_on_showing_what_was_started_there():
+    done = recorded()
+    queued()
+    assert f'aria-label="Simulation {done.pk}"' in get(f"/?simulation={done.pk}")
+    for nonsense in ("99", "x", "²", "9" * 30, "-1"):
+        assert 'id="live"' in get(f"/?simulation={nonsense}")
+
+
+def test_start_without_javascript_leads_to_the_simulation():
+    response = send("/simulations/", SMALL)
+    simulation = Simulation.objects.get()
+    assert (response.status_code, response["Location"]) == (302, f"/simulations/{simulation.pk}/")
+    assert (simulation.status, simulation.origin, simulation.num_clients) == (Status.QUEUED, "page", 4)
+    assert "Simulation 1 is queued".replace("1", str(simulation.pk)) in get(response["Location"])
+
+
+def test_start_with_htmx_gives_the_live_region_at_once():
+    response = send("/simulations/", SMALL, **HTMX)
+    simulation = Simulation.objects.get()
+    html = response.content.decode()
+    assert html.lstrip().startswith('<section id="live"')
+    assert f"Simulation {simulation.pk} is queued" in html
+    assert f'sse-connect="/simulations/{simulation.pk}/stream/?after=1"' in html
+    assert response["HX-Push-Url"] == f"/?simulation={simulation.pk}"
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_a_wrong_field_starts_nothing_and_is_named(headers):
+    fields = preset_texts("default") | {"num_clients": "0", "lr": "<b>"}
+    response = send("/simulations/", fields, **headers)
+    html = response.content.decode()
+    assert response.status_code == 422
+    assert Simulation.objects.count() == 0
+    page = parse_html(html)
+    assert text(by_id(page, "error-lr")) == "'<b>' is not a number"
+    assert "<b>" not in html
+    assert text(by_id(page, "error-num_clients")).startswith("0 is not")
+    assert (html.lstrip().startswith("<form"), response.get("HX-Retarget")) == (
+        (True, "#start") if headers else (False, None)
+    )
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_a_full_queue_is_said_and_starts_nothing(settings, headers):
+    settings.FEDSITE_MAX_QUEUED = 1
+    queued()
+    response = send("/simulations/", SMALL, **headers)
+    assert response.status_code == 429
+    assert "simulations are waiting already" in response.content.decode()
+    assert Simulation.objects.count() == 1
+
+
+def test_a_form_of_another_site_is_refused():
+    response = Browser(enforce_csrf_checks=True).post("/simulations/", SMALL)
+    assert response.status_code == 403
+    assert "Nothing was changed" in response.content.decode()
+    assert Simulation.objects.count() == 0
+
+
+def test_the_queue_shows_the_place():
+    recorded(until=5)  # running
+    first, second = queued(), queued()
+    assert "1 ahead" in get(f"/simulations/{first.pk}/place/")
+    assert "2 ahead" in get(f"/simulations/{second.pk}/")
+    assert get(f"/simulations/{recorded().pk}/place/", 204) == ""
+
+
+def test_the_list_filters_sorts_and_hides_the_archived():
+    done, waiting, hidden = recorded(), queued(model="cnn"), queued()
+    Simulation.objects.filter(pk=hidden.pk).update(archived=True)
+    assert numbers("/simulations/") == [waiting.pk, done.pk]
+    assert numbers("/simulations/?status=completed") == [done.pk]
+    assert numbers("/simulations/?model=cnn") == [waiting.pk]
+    assert numbers("/simulations/?dataset=mnist") == []
+    assert numbers("/simulations/?dataset=digits&status=queued") == [waiting.pk]
+    assert numbers("/simulations/?sort=accuracy") == [done.pk, waiting.pk]
+    assert numbers("/simulations/?sort=nonsense&status=nonsense&page=nonsense") == [waiting.pk, done.pk]
+
+
+def numbers(address: str) -> list[int]:
+    return [
+        int(number)
+        for number in re.findall(r'<th scope="row"><a class="link" href="/simulations/(\d+)/"', get(address))
+    ]
+
+
+def test_lists_cost_the_same_however_long(django_assert_max_num_queries):
+    for _ in range(3):
+        recorded()
+    for address, most in (("/", 6), ("/simulations/", 4), ("/simulations/recent/", 4)):
+        with django_assert_max_num_queries(most):
+            get(address)
+
+
+def test_pages_of_one_simulation_have_bounded_queries(django_assert_max_num_queries):
+    simulation = recorded()
+    for address, most in (("", 8), ("clients/", 4), ("clients/2/", 6), ("place/", 2)):
+        with django_assert_max_num_queries(most):
+            get(f"/simulations/{simulation.pk}/{address}", 204 if address == "place/" else 200)
+
+
+def test_a_thousand_clients_make_a_page_of_bounded_size():
+    simulation = crowd(1000)
+    html = get(f"/simulations/{simulation.pk}/")
+    assert len(html) < 120_000
+    assert "All 1,000 clients" in html
+    assert "first 50 of 1,000 clients" in html
+    rows = by_id(parse_html(html), "best-rows").children
+    assert [text(row).split()[0] for row in rows] == [f"{number:,}" for number in range(1000, 990, -1)]
+    assert [text(row).split()[0] for row in by_id(parse_html(html), "worst-rows").children] == [
+        str(n) for n in range(1, 11)
+    ]
+
+
+def crowd(count: int) -> Simulation:
+    simulation = queued(num_clients=count, behaviours={}, valuation="leave_one_out")
+    Client.objects.bulk_create(
+        Client(
+            simulation=simulation, number=number, num_examples=10, label_counts=[1] * 10, behaviour="honest",
+            rounds=1, contribution=number / 100 - 1, reward_microtokens=max(0, number - 100),
+        )
+        for number in range(1, count + 1)
+    )  # fmt: skip
+    return simulation
+
+
+def test_clients_come_a_hundred_at_a_time_in_any_order():
+    simulation = crowd(250)
+    address = f"/simulations/{simulation.pk}/clients/"
+    assert clients_of(address) == list(range(1, 101))
+    assert clients_of(f"{address}?sort=tokens&page=3") == list(range(51, 101))
+    assert clients_of(f"{address}?sort=contribution&page=2") == list(range(150, 50, -1))
+    assert clients_of(f"{address}?page=99") == list(range(201, 251))
+    assert get(address, **HTMX).lstrip().startswith("<div")
+
+
+def clients_of(address: str) -> list[int]:
+    return [int(number) for number in re.findall(r'/clients/(\d+)/"', get(address))]
+
+
+def test_a_clients_page_shows_its_rounds_and_transfers():
+    simulation = recorded()
+    html = get(f"/simulations/{simulation.pk}/clients/1/")
+    assert html.count('data-value="') == 6  # three rounds: number and contribution
+    assert f"/ledger/transactions/simulation-{simulation.pk}/1/" in html
+    rider = get(f"/simulations/{simulation.pk}/clients/2/")
+    assert "free rider" in rider
+    assert "It was paid nothing." in rider
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/simulations/99/", "/simulations/99/clients/", "/simulations/99/clients/1/", "/simulations/99999999999999999999/",
+     "/simulations/99/place/", "/nowhere"],
+)  # fmt: skip
+def test_what_does_not_exist_is_not_found(address, settings):
+    settings.DEBUG = False
+    assert "There is no such page" in get(address, 404)
+
+
+@pytest.mark.parametrize("action", ["cancel", "resume", "again"])
+def test_actions_need_a_post_and_a_simulation(action):
+    simulation = queued()
+    assert Browser().get(f"/simulations/{simulation.pk}/{action}/").status_code == 405
+    assert send(f"/simulations/99/{action}/").status_code == 404
+
+
+def test_cancel_and_resume_from_the_page():
+    simulation = recorded(until=8)
+    address = f"/simulations/{simulation.pk}/"
+    assert send(f"{address}cancel/")["Location"] == address
+    assert Simulation.objects.get(pk=simulation.pk).status == Status.CANCELLED
+    again = send(f"{address}cancel/")
+    assert (again.status_code, "only a queued or running one" in again.content.decode()) == (409, True)
+    assert send(f"{address}resume/")["Location"] == address
+    assert Simulation.objects.get(pk=simulation.pk).status == Status.QUEUED
+    assert send(f"{address}resume/").status_code == 409
+
+
+def test_run_again_queues_the_same_configuration():
+    simulation = recorded()
+    response = send(f"/simulations/{simulation.pk}/again/")
+    fresh = Simulation.objects.latest("pk")
+    assert response["Location"] == f"/simulations/{fresh.pk}/"
+    assert fresh.config == simulation.config
+    assert fresh.status == Status.QUEUED
+
+
+def test_what_can_no_longer_be_run_says_why():
+    simulation = recorded()
+    Simulation.objects.filter(pk=simulation.pk).update(config=simulation.config | {"model": "gone"})
+    response = send(f"/simulations/{simulation.pk}/again/")
+    assert response.status_code == 422
+    assert "can no longer be run" in response.content.decode()
+
+
+def test_a_failure_is_shown_with_its_traceback_folded():
+    simulation = recorded(until=6)
+    lifecycle.fail(claim_of(simulation), "Client 2: round 1: <i>too large</i>", "Traceback: <here>")
+    html = get(f"/simulations/{simulation.pk}/")
+    assert "Client 2: round 1: &lt;i&gt;too large&lt;/i&gt;" in html
+    assert re.search(r"<details[^>]*><summary[^>]*>Traceback</summary><pre[^>]*>Traceback: &lt;here&gt;</pre>", html)
+
+
+def claim_of(simulation: Simulation) -> Claim:
+    return Claim(simulation_id=simulation.pk, fence=simulation.fence)
+
+
+def test_nothing_measured_is_said():
+    simulation = lifecycle.queue(config(valuation="none"), origin="page")
+    assert "nothing measured or paid" in get(f"/simulations/{simulation.pk}/")
+
+
+@pytest.mark.parametrize("template", ["404.html", "500.html"])
+def test_pages_of_errors_render_without_anything(template):
+    assert "fed<span" in render_to_string(template)

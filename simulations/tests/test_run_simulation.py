@@ -1,0 +1,189 @@
+"""The shell command, as a shell runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedsite.tests import servers
+from fedsite.tests.machine import PROJECT
+from simulations.management.commands.run_simulation import Command
+from simulations.models import Simulation
+
+FIELDS = ("--dataset", "digits", "--num-clients", "3", "--num-rounds", "3")
+LONG = ("--dataset", "digits", "--num-clients", "4", "--num-rounds", "40")
+
+
+@pytest.fixture
+def site(tmp_path, migrated_database):
+    """The environment of a site without a server."""
+    (tmp_path / "db.sqlite3").write_bytes(Path(migrated_database).read_bytes())
+    return servers.site_environment(tmp_path)
+
+
+def shell(site, *arguments) -> subprocess.CompletedProcess[str]:
+    return servers.run_manage(*arguments, environment=site)
+
+
+def run(site, *arguments) -> dict:
+    done = shell(site, "run_simulation", "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    return json.loads(done.stdout)
+
+
+def begin(site, *arguments) -> subprocess.Popen:
+    """A run in the background, once its third round is done."""
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "run_simulation", "--json", *arguments],
+        cwd=PROJECT, env=site, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if line.startswith("Round 3 of 40, loss"):
+            return process
+    raise AssertionError(f"it ended early: {process.communicate()}")
+
+
+def same_result(result: dict) -> dict:
+    """What equal configurations share."""
+    rounds = [
+        {name: value for name, value in row.items() if not name.endswith("_seconds")} for row in result["rounds"]
+    ]
+    names = ("status", "config_sha256", "weights_sha256", "ledger_head", "clients", "pool_microtokens")
+    return {"rounds": rounds} | {name: result[name] for name in names}
+
+
+def test_it_prints_one_object_with_everything(site):
+    result = run(site, *FIELDS)
+    assert {"id", "status", "config", "config_sha256", "weights_sha256", "ledger_head", "rounds", "clients"} <= set(result)
+    assert (result["id"], result["status"]) == (1, "completed")
+    assert set(result["rounds"][0]) == {
+        *("round", "loss", "accuracy", "cohort", "pool_microtokens", "weights_sha256"),
+        *("duration_seconds", "train_seconds", "evaluate_seconds", "valuation_seconds"),
+    }
+    assert set(result["clients"][0]) == {"client", "num_examples", "behaviour", "contribution", "reward_microtokens"}
+    assert result["pool_microtokens"] == sum(client["reward_microtokens"] for client in result["clients"])
+    assert "Verified 1 ledgers: 3 transactions" in shell(site, "verify_ledger").stdout
+
+
+def test_an_unrecorded_run_is_the_same_but_for_its_record(site):
+    unrecorded = run(site, *FIELDS, "--no-record")
+    assert (unrecorded["id"], unrecorded["ledger_head"]) == (None, None)
+    recorded = run(site, *FIELDS)
+    assert recorded["id"] == 1
+    assert same_result(unrecorded) == same_result(recorded) | {"ledger_head": None}
+    assert set(unrecorded) <= set(recorded)
+
+
+def test_later_options_win(site, tmp_path):
+    file = tmp_path / "fields.json"
+    file.write_text(json.dumps({"num_rounds": 2, "lr": 0.2, "behaviours": {"1": {"kind": "free_rider"}}}))
+    result = run(
+        site, "--preset", "free_rider", "--num-rounds", "9", "--config", str(file), "--set", "lr=0.3", *FIELDS[:4],
+        "--set", "behaviours.2.kind=sign_flip", "--set", "behaviours.2.scale=2", "--set", "model=logistic", "--no-record",
+    )  # fmt: skip
+    config = result["config"]
+    assert (config["num_rounds"], config["lr"], config["partition"], config["model"]) == (2, 0.3, "dirichlet", "logistic")
+    assert config["behaviours"] == {"1": {"kind": "free_rider"}, "2": {"kind": "sign_flip", "scale": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--num-rounds", "0"), "num_rounds"),
+        (("--num-rounds", "many"), "num_rounds"),
+        (("--set", "nonsense"), "--set"),
+        (("--set", "colour=red"), "colour"),
+        (("--preset", "nonsense"), "--preset"),
+        (("--config", "/nonexistent.json"), "/nonexistent.json"),
+        (("--colour", "red"), "--colour"),
+        (("--resume", "1", "--lr", "1"), "--resume"),
+    ],
+)
+def test_bad_arguments_are_exit_2_and_leave_nothing_behind(db, capsys, arguments, named):
+    with pytest.raises(SystemExit) as ended:
+        Command().run_from_argv(["manage.py", "run_simulation", "--json", *arguments])
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert named in errors
+    assert not Simulation.objects.exists()
+
+
+def test_what_is_not_there_cannot_go_on(site):
+    done = shell(site, "run_simulation", "--json", "--resume", "77")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "77" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_fails_is_exit_1_with_its_reason(site):
+    done = shell(site, "run_simulation", *FIELDS, "--lr", "100", "--weight-decay", "1", "--num-rounds", "10")
+    assert done.returncode == 1
+    assert "not finite" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_data_set_that_cannot_be_had_is_a_plain_failure(site, tmp_path):
+    done = shell(site | {"FEDSITE_DATA_DIR": str(tmp_path)}, "run_simulation", "--dataset", "mnist", "--num-rounds", "1")
+    assert done.returncode == 1
+    assert f"MNIST is not in {tmp_path} and could not be downloaded" in done.stdout
+
+
+def test_automatic_digits_are_said_and_recorded(site, tmp_path):
+    done = shell(site | {"FEDSITE_DATA_DIR": str(tmp_path)}, "run_simulation", "--num-rounds", "1", "--json")
+    assert json.loads(done.stdout)["config"]["dataset"] == "digits"
+    assert "digits" in done.stderr
+
+
+def test_a_person_sees_progress_and_a_table(site):
+    done = shell(site, "run_simulation", *FIELDS, "--set", "behaviours.2.kind=free_rider")
+    assert done.returncode == 0
+    assert "Round 2 of 3, loss" in done.stderr
+    rows = done.stdout.splitlines()
+    assert rows[0].split() == ["Client", "Behaviour", "Examples", "Contribution", "Tokens"]
+    assert rows[2].split()[:3] == ["2", "free", "rider"]
+    assert "Simulation 1 completed after 3 rounds" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, migrated_database):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "db.sqlite3").write_bytes(Path(migrated_database).read_bytes())
+    return same_result(run(servers.site_environment(folder), *LONG))
+
+
+def test_ctrl_c_is_exit_130_and_the_run_can_go_on(site, undisturbed):
+    process = begin(site, *LONG)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert same_result(run(site, "--resume", "1")) == undisturbed
+    assert shell(site, "run_simulation", "--resume", "1").returncode == 2
+
+
+@pytest.mark.parametrize("lose_checkpoints", [False, True])
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(site, tmp_path, undisturbed, lose_checkpoints):
+    process = begin(site, *LONG)
+    process.kill()
+    process.communicate()
+    time.sleep(0.5)  # the trainer notices and ends
+    if lose_checkpoints:
+        for file in (tmp_path / "checkpoints").rglob("*.pt"):
+            os.truncate(file, 100)
+    assert same_result(run(site, "--resume", "1")) == undisturbed
+    paid_rounds = sum(row["pool_microtokens"] > 0 for row in undisturbed["rounds"])
+    assert f"Verified 1 ledgers: {paid_rounds} transactions" in shell(site, "verify_ledger").stdout
+
+
+def test_resuming_a_live_run_follows_it(site, undisturbed):
+    process = begin(site, *LONG)
+    followed = run(site, "--resume", "1")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert same_result(followed) == same_result(json.loads(out)) == undisturbed
