@@ -1,0 +1,306 @@
+"""The ledger as JSON, under /api/incentives/. Who may read and write is decided at the API's root."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+from datetime import datetime
+from typing import Annotated, Any
+
+from django.db.models import Model, Q, QuerySet, Sum
+from django.http import HttpRequest, HttpResponse
+from ninja import Header, Query, Router, Schema
+from ninja.errors import HttpError
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from incentives import ledger
+from incentives.models import MINT, TREASURY, Account, Ledger, Transfer
+from incentives.rewards import MICROTOKENS, improvement_pool
+
+MANUAL = "manual"  # the ledger of rewards that were asked for by hand
+MOST = 2**63 - 1
+NEWEST = 1000  # transactions that the compatible ledger lists
+
+router = Router(tags=["incentives"])
+
+
+class Problem(Schema):
+    """Any error."""
+
+    detail: str
+
+
+def _number(value: Any) -> Any:
+    """JSON has no way to mean a number by true or "1"."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")
+    return value
+
+
+def _row(cursor: Any) -> Any:
+    """The row that a page ended with."""
+    if not isinstance(cursor, str):
+        return cursor
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode("ascii")).decode("ascii")
+    except (ValueError, binascii.Error):
+        text = ""
+    if not text.isdigit() or not 0 <= int(text) <= MOST:
+        raise ValueError("not a cursor that a Link header gave")
+    return int(text)
+
+
+Number = Annotated[int, Field(ge=0, le=MOST)]
+JsonInteger = Annotated[int, BeforeValidator(_number), Field(ge=1, le=MOST)]
+JsonNumber = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Cursor = Annotated[int | None, BeforeValidator(_row), WithJsonSchema({"type": "string", "maxLength": 32})]
+LedgerName = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9-]*$")]
+AccountName = Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9:]*$")]
+
+
+class Page(Schema):
+    """A page of a list, and which ledgers it is about."""
+
+    limit: int = Field(100, ge=1, le=1000)
+    cursor: Cursor = Field(None, description="from the Link header of the page before")
+    ledger: LedgerName | None = Field(None, description="simulation-12, manual, ...")
+    simulation_id: Number | None = None
+
+
+class AccountsPage(Page):
+    client: Number | None = None
+
+
+class TransfersPage(AccountsPage):
+    account: AccountName | None = Field(None, description="mint, treasury, client:3, ...")
+    user_id: Number | None = Field(None, description="the compatible form: this client over all ledgers")
+
+
+class TransferOut(Schema):
+    ledger: str
+    sequence: int = Field(description="of its transaction, from 1 within the ledger")
+    position: int = Field(description="from 1 within its transaction")
+    debit: str
+    credit: str
+    amount_microtokens: int
+    code: str
+    key: str
+    description: str
+    recorded_at: datetime
+    hash: str = Field(description="chain hash of its transaction")
+
+
+class UserTransaction(Schema):
+    timestamp: datetime
+    amount: float = Field(description="tokens; negative where they were taken")
+    description: str
+
+
+class UserLedger(Schema):
+    user_id: int
+    balance: float = Field(description="tokens")
+    transactions: list[UserTransaction]
+
+
+class AccountOut(Schema):
+    ledger: str
+    account: str
+    client: int | None
+    balance_microtokens: int
+
+
+class VerificationOut(Schema):
+    ledger: str
+    ok: bool
+    transactions: int
+    transfers: int
+    head: str
+    problem: str | None
+
+
+class RewardIn(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: JsonInteger
+    previous_metric: JsonNumber = Field(ge=-1e6, le=1e6)
+    current_metric: JsonNumber = Field(ge=-1e6, le=1e6)
+    scaling_factor: JsonNumber = Field(10.0, ge=0, le=1e6)
+
+
+class RewardOut(Schema):
+    user_id: int
+    reward: float = Field(description="tokens")
+    new_balance: float = Field(description="tokens, over all ledgers")
+
+
+@router.get("/ledger", response={200: list[TransferOut] | UserLedger, 422: Problem})
+def transfers(request: HttpRequest, response: HttpResponse, filters: Query[TransfersPage]) -> Any:
+    """Transfers, newest first. With `user_id` alone: a client's balance and transactions over all ledgers."""
+    if filters.user_id is not None:
+        _refuse_unknown(request, filters)
+        _refuse_beside_user_id(filters)
+        return user_ledger(filters.user_id)
+    rows = _transfers_of(filters).select_related("transaction__ledger", "debit_account", "credit_account")
+    return [_transfer(row) for row in _page(request, response, rows.order_by("-pk"), filters)]
+
+
+@router.get("/accounts/", response={200: list[AccountOut], 422: Problem})
+def accounts(request: HttpRequest, response: HttpResponse, filters: Query[AccountsPage]) -> Any:
+    """Accounts with their balances, newest first."""
+    rows = _accounts_of(filters).select_related("ledger").order_by("-pk")
+    return [
+        {
+            "ledger": row.ledger.name,
+            "account": row.name,
+            "client": row.client,
+            "balance_microtokens": row.balance,
+        }
+        for row in _page(request, response, rows, filters)
+    ]
+
+
+@router.get("/verify/", response={200: list[VerificationOut], 422: Problem})
+def verify(request: HttpRequest, response: HttpResponse, filters: Query[Page]) -> Any:
+    """The state of the chains, newest ledger first. Everything is derived again, which takes its time."""
+    rows = Ledger.objects.filter(_ledgers(filters)).order_by("-pk")
+    return [ledger.verify(row) for row in _page(request, response, rows, filters)]
+
+
+@router.post("/reward", response={200: RewardOut, 409: Problem, 422: Problem})
+def reward(
+    request: HttpRequest,
+    payload: RewardIn,
+    idempotency_key: Annotated[
+        str | None, Header(None, alias="Idempotency-Key", min_length=1, max_length=100, pattern=r"^[!-~]+$")
+    ] = None,
+) -> Any:
+    """Reward a client by hand: max(0, previous - current) x scaling tokens, on the ledger `manual`.
+
+    With an Idempotency-Key header a repeat pays nothing more.
+    """
+    microtokens = _pool(payload)
+    if microtokens:
+        _pay(payload, microtokens, idempotency_key or uuid.uuid4().hex)
+    return {
+        "user_id": payload.user_id,
+        "reward": microtokens / MICROTOKENS,
+        "new_balance": _balance(payload.user_id) / MICROTOKENS,
+    }
+
+
+def user_ledger(client: int) -> dict[str, Any]:
+    """The compatible ledger: a balance in tokens, and the newest 1,000 transfers, oldest first."""
+    mine = Account.objects.filter(client=client)
+    rows = Transfer.objects.filter(Q(debit_account__in=mine) | Q(credit_account__in=mine))
+    newest = rows.select_related("transaction", "credit_account").order_by("-pk")[:NEWEST]
+    return {
+        "user_id": client,
+        "balance": _balance(client) / MICROTOKENS,
+        "transactions": [
+            {
+                "timestamp": row.transaction.recorded_at,
+                "amount": (row.amount if row.credit_account.client == client else -row.amount) / MICROTOKENS,
+                "description": row.transaction.description,
+            }
+            for row in reversed(newest)
+        ],
+    }
+
+
+def _balance(client: int) -> int:
+    """Micro-tokens over all ledgers."""
+    return Account.objects.filter(client=client).aggregate(sum=Sum("balance"))["sum"] or 0
+
+
+def _refuse_unknown(request: HttpRequest, filters: Page) -> None:
+    """A misspelt filter would otherwise answer with everything."""
+    unknown = sorted(set(request.GET) - set(type(filters).model_fields))
+    if unknown:
+        raise HttpError(422, f"{unknown[0]}: there is no such parameter")
+
+
+def _refuse_beside_user_id(filters: TransfersPage) -> None:
+    others = sorted(filters.model_fields_set - {"user_id"})
+    if others:
+        raise HttpError(422, f"{others[0]}: does not go with user_id, which asks for everything of one client")
+
+
+def _pool(payload: RewardIn) -> int:
+    try:
+        return improvement_pool(payload.previous_metric, payload.current_metric, payload.scaling_factor)
+    except ValueError as error:
+        raise HttpError(422, f"scaling_factor: {error}") from None
+
+
+def _pay(payload: RewardIn, microtokens: int, key: str) -> None:
+    try:
+        ledger.post(
+            ledger.open_ledger(MANUAL).pk,
+            key=f"reward:{key}",
+            transfers=[
+                ledger.Entry(MINT, TREASURY, microtokens, "pool"),
+                ledger.Entry(TREASURY, ledger.client_account(payload.user_id), microtokens, "reward"),
+            ],
+            description=f"Reward of client {payload.user_id}",
+            memo={name: repr(value) for name, value in payload.dict().items()},
+        )
+    except ledger.KeyConflict:
+        raise HttpError(409, f"Idempotency-Key: {key} came with another reward before") from None
+    except ledger.LedgerError as error:
+        raise HttpError(422, f"scaling_factor: {error}") from None
+
+
+def _ledgers(filters: Page, prefix: str = "") -> Q:
+    names = [filters.ledger] if filters.ledger is not None else []
+    if filters.simulation_id is not None:
+        names.append(f"simulation-{filters.simulation_id}")
+    condition = Q()
+    for name in names:
+        condition &= Q(**{f"{prefix}name": name})
+    return condition
+
+
+def _accounts_of(filters: AccountsPage) -> QuerySet[Account]:
+    rows = Account.objects.filter(_ledgers(filters, "ledger__"))
+    return rows if filters.client is None else rows.filter(client=filters.client)
+
+
+def _transfers_of(filters: TransfersPage) -> QuerySet[Transfer]:
+    rows = Transfer.objects.filter(_ledgers(filters, "transaction__ledger__"))
+    if filters.client is None and filters.account is None:
+        return rows
+    held = _accounts_of(filters)
+    if filters.account is not None:
+        held = held.filter(name=filters.account)
+    return rows.filter(Q(debit_account__in=held) | Q(credit_account__in=held))
+
+
+def _transfer(row: Transfer) -> dict[str, Any]:
+    return {
+        "ledger": row.transaction.ledger.name,
+        "sequence": row.transaction.sequence,
+        "position": row.position,
+        "debit": row.debit_account.name,
+        "credit": row.credit_account.name,
+        "amount_microtokens": row.amount,
+        "code": row.code,
+        "key": row.transaction.key,
+        "description": row.transaction.description,
+        "recorded_at": row.transaction.recorded_at,
+        "hash": row.transaction.hash,
+    }
+
+
+def _page(request: HttpRequest, response: HttpResponse, rows: QuerySet, filters: Page) -> list[Model]:
+    """The rows after the cursor; a Link header tells the next page if there is one."""
+    _refuse_unknown(request, filters)
+    if filters.cursor is not None:
+        rows = rows.filter(pk__lt=filters.cursor)
+    found = list(rows[: filters.limit + 1])
+    if len(found) > filters.limit:
+        query = request.GET.copy()
+        query["cursor"] = base64.urlsafe_b64encode(str(found[filters.limit - 1].pk).encode()).decode()
+        url = request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
+        response["Link"] = f'<{url}>; rel="next"'
+    return found[: filters.limit]

@@ -1,0 +1,71 @@
+"""One of several processes that post to a ledger at the same time: `python -m incentives.tests.poster STEP [NAME]`.
+
+    fund    open the ledger and give client 1 a hundred
+    race    wait for a line on standard input; then spend, repeat and post, as fast as it goes
+    check   verify the ledger
+Each prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import django
+
+LEDGER = "simulation-1"
+SPENDERS, REPEATS, POSTS = 5, 10, 5  # a process's own tries to spend it all, shared keys, own transactions
+
+
+def fund(name: str) -> dict[str, Any]:
+    from incentives import ledger
+
+    opened = ledger.open_ledger(LEDGER)
+    ledger.post(opened.pk, key="fund", transfers=[ledger.Entry("mint", "client:1", 100, "pool")])
+    return {}
+
+
+def race(name: str) -> dict[str, Any]:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    from incentives import ledger
+    from incentives.models import Ledger
+
+    known = Ledger.objects.get(name=LEDGER).pk
+    spent = sum(_spend(known, f"spend:{name}:{n}") for n in range(SPENDERS))
+    for n in range(REPEATS):
+        ledger.post(known, key=f"shared:{n}", transfers=[ledger.Entry("mint", "client:3", 1, "pool")])
+    for n in range(POSTS):  # all make the accounts that are missing
+        entries = [ledger.Entry("mint", f"client:{10 + n}", 1, "pool")]
+        ledger.post(known, key=f"own:{name}:{n}", transfers=entries)
+    return {"spent": spent, "other_ledger": ledger.open_ledger("manual").pk}
+
+
+def _spend(known: int, key: str) -> bool:
+    from incentives import ledger
+
+    try:
+        ledger.post(known, key=key, transfers=[ledger.Entry("client:1", "client:2", 100, "gift")])
+    except ledger.InsufficientBalance:
+        return False
+    return True
+
+
+def check(name: str) -> dict[str, Any]:
+    import dataclasses
+
+    from incentives import ledger
+    from incentives.models import Account, Ledger
+
+    opened = Ledger.objects.get(name=LEDGER)
+    balances = dict(Account.objects.filter(ledger=opened).values_list("name", "balance"))
+    return dataclasses.asdict(ledger.verify(opened)) | {"balances": balances}
+
+
+STEPS: dict[str, Callable[[str], dict[str, Any]]] = {"fund": fund, "race": race, "check": check}
+
+if __name__ == "__main__":
+    django.setup()
+    print(json.dumps(STEPS[sys.argv[1]](sys.argv[-1])))
