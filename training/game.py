@@ -1,0 +1,383 @@
+"""What a round's clients are worth together: the utilities of coalitions, many at a time.
+
+The utility of a coalition S is that of the model at weights + sum over i in S of c_i delta_i, the one-round
+reconstruction of Song et al. 2019, "Profit allocation for federated learning": minus its mean cross-entropy on
+(x, y), or its accuracy. c_i is n_i / total_examples ("fixed") or n_i / (the coalition's examples) ("renormalised").
+The empty coalition is `weights`.
+
+Dense networks are fast because a layer is linear in its weights: X(W + sum c_i D_i) = XW + sum c_i (X D_i). The
+first layer is computed once per client and then mixed by coalition; later layers have few weights, so those are.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Tool = TypeVar("Tool")
+
+MAX_TILE = 512  # samples at a time
+PLAYERS_BYTES = 128 << 20  # first layer of all clients for one tile of samples
+CHUNK_BYTES = 8 << 20  # activations of a chunk of coalitions on a tile: in cache, yet few enough calls
+MIXED_BYTES = 32 << 20  # later layers' mixed weights of one chunk
+MAX_CHUNK = 512  # coalitions at a time; GATHER_ABOVE with more players, as they mostly differ in different ones
+GATHER_ABOVE = 32  # with so few clients, mixing those that do not differ costs less than leaving them out
+BATCH = 200  # samples at a time through a network that is not dense
+
+
+@dataclass(frozen=True, eq=False)
+class CoalitionGame:
+    """Call it with coalitions, bool [m, n], one column per player; it returns their utilities, float64 [m].
+
+    What is computed depends on shapes and coalitions alone, never on the number of worker threads. A chunk of work is
+    one thread's, so the process should keep torch at one thread (`torch.set_num_threads(1)`). Memory beyond the
+    arguments, for dense networks and however many coalitions and players: about 128 MB, per worker 120 MB and a copy
+    of the later layers of the players in whom a chunk differs from the usual coalition (for leave-one-out, 32).
+    Raises ValueError where shapes, numbers of examples or names do not fit. Utilities are NaN or infinite where the
+    weights are; it is for the reader of the game to refuse them.
+    """
+
+    network: nn.Module  # gives the shape; neither read nor changed by a call
+    weights: Tensor  # [P], before the round, in the order of parameters_to_vector
+    deltas: Tensor  # [n, P], new minus old weights, a row per player
+    num_examples: Sequence[int]  # of the n players
+    total_examples: int  # of the whole cohort; may exceed the players' sum
+    x: Tensor  # [N, ...]
+    y: Tensor  # [N], classes
+    _: KW_ONLY
+    players: tuple[int, ...]  # client numbers, a column each
+    utility: str  # loss (minus the mean cross-entropy) or accuracy
+    utility_weights: str  # fixed or renormalised
+    workers: int | None = None  # threads; None: one per core where torch itself runs one thread, else one
+
+    def __post_init__(self) -> None:
+        _check_names(self)
+        _check_shapes(self)
+
+    def __call__(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """float64 [m], the utilities of m coalitions; equal ones in one call get the same to the last bit."""
+        coalitions = self._checked(coalitions)
+        # Under fixed weights a zero update changes nothing: without its column it is worth exactly zero.
+        live = self._live()
+        first, inverse = _distinct(coalitions[:, live])
+        if len(first) == 0:
+            return np.zeros(0)
+        return self._evaluate(_Mixture(self, coalitions[first], live))[inverse]
+
+    def _checked(self, coalitions: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        coalitions = np.asarray(coalitions)
+        if coalitions.dtype != np.bool_ or coalitions.ndim != 2 or coalitions.shape[1] != len(self.players):
+            shape = f"{coalitions.dtype} {list(coalitions.shape)}"
+            raise ValueError(f"coalitions: expected bool [m, {len(self.players)}], got {shape}")
+        return coalitions
+
+    def _live(self) -> NDArray[np.bool_]:
+        if self.utility_weights == "renormalised":
+            return np.ones(len(self.players), dtype=np.bool_)
+        return np.array([bool(delta.any()) for delta in self.deltas], dtype=np.bool_)
+
+    def _evaluate(self, mixture: _Mixture) -> NDArray[np.float64]:
+        layers = dense_layers(self.network)
+        score = _SCORES[self.utility]
+        workers = self.workers or _idle_cores()
+        sums = _generic(mixture, score, workers) if layers is None else _dense(mixture, layers, score, workers)
+        return sums / len(self.y)
+
+
+def _check_names(game: CoalitionGame) -> None:
+    if game.utility not in _SCORES:
+        raise ValueError(f"utility: {game.utility!r} is not one of {', '.join(_SCORES)}")
+    if game.utility_weights not in ("fixed", "renormalised"):
+        raise ValueError(f"utility_weights: {game.utility_weights!r} is not one of fixed, renormalised")
+
+
+def _check_shapes(game: CoalitionGame) -> None:
+    size = sum(parameter.numel() for parameter in game.network.parameters())
+    if game.weights.shape != (size,):
+        raise ValueError(f"weights: expected [{size}], got {list(game.weights.shape)}")
+    if game.deltas.shape != (len(game.players), size):
+        raise ValueError(f"deltas: expected [{len(game.players)}, {size}], got {list(game.deltas.shape)}")
+    if len(game.num_examples) != len(game.players) or any(number < 1 for number in game.num_examples):
+        raise ValueError(f"num_examples: expected {len(game.players)} numbers of at least 1")
+    if game.total_examples < sum(game.num_examples):
+        raise ValueError(f"total_examples: {game.total_examples} is less than the players' sum")
+    if len(game.y) == 0 or len(game.x) != len(game.y):
+        raise ValueError(f"x, y: expected as many samples as labels, at least 1, got {len(game.x)}, {len(game.y)}")
+
+
+def _distinct(coalitions: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """The row where each distinct coalition first stands; for every row its place among the distinct ones."""
+    places: dict[bytes, int] = {}
+    first: list[int] = []
+    inverse: list[int] = []
+    for row, packed in enumerate(np.packbits(coalitions, axis=1)):
+        place = places.setdefault(packed.tobytes(), len(places))
+        if place == len(first):
+            first.append(row)
+        inverse.append(place)
+    return first, inverse
+
+
+class _Mixture:
+    """Coalitions as mixing coefficients over three kinds of vectors: the weights, a reference, some players.
+
+    The reference is the coalition of the players that most coalitions contain. A coalition near it is written as its
+    difference from it: leaving one of a thousand clients out mixes one client, not 999. A coalition that has fewer
+    examples than that difference is written as it is, so that no small sum is ever the difference of large ones.
+    """
+
+    def __init__(self, game: CoalitionGame, coalitions: NDArray[np.bool_], live: NDArray[np.bool_]) -> None:
+        self.game = game
+        self.coalitions = coalitions[:, live]
+        self.deltas = game.deltas if live.all() else game.deltas[torch.from_numpy(live)]
+        self.num_examples = np.asarray(game.num_examples, dtype=np.float64)[live]
+        self.reference = self.coalitions.mean(axis=0) > 0.5  # [n]
+        self.reference_delta = self._tensor(self.num_examples * self.reference) @ self.deltas  # [P]
+        examples = self.coalitions @ self.num_examples
+        self.near = (self.coalitions != self.reference) @ self.num_examples < examples  # [m]
+        fixed = game.utility_weights == "fixed"
+        self.scale = 1.0 / (game.total_examples if fixed else np.maximum(examples, 1.0))  # of sums of n_i delta_i
+
+    def chunk(self, rows: slice) -> _Chunk:
+        near = self.near[rows, None].astype(np.float64)
+        scale = np.broadcast_to(self.scale, len(self.coalitions))[rows, None]
+        difference = self.coalitions[rows] - near * self.reference
+        players, index = np.flatnonzero(difference.any(axis=0)), None
+        if len(self.deltas) <= GATHER_ABOVE or len(players) > len(self.deltas) / 2:
+            players = np.arange(len(self.deltas))
+        else:
+            index = torch.from_numpy(players).to(self.deltas.device)
+        coefficients = scale * difference[:, players] * self.num_examples[players]
+        return _Chunk(self, index, self._tensor(scale * near), self._tensor(coefficients))
+
+    def _tensor(self, numbers: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(numbers).to(self.deltas.device, self.deltas.dtype)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some coalitions, and the players in whom they differ from the reference."""
+
+    mixture: _Mixture
+    index: Tensor | None  # [k], rows of deltas; None: all of them
+    reference: Tensor  # [m, 1], its coefficients
+    coefficients: Tensor  # [m, k], the players'
+
+    def of_players(self, rows: Tensor) -> Tensor:
+        return rows if self.index is None else rows.index_select(0, self.index)
+
+    def weights(self, part: slice) -> Tensor:
+        """[m, length of part]: this part of every coalition's weights."""
+        mixture = self.mixture
+        deltas = self.of_players(mixture.deltas[:, part])
+        mixed = torch.addmm(mixture.game.weights[part], self.coefficients, deltas)
+        return mixed.addr_(self.reference[:, 0], mixture.reference_delta[part])
+
+    def __len__(self) -> int:
+        return len(self.coefficients)
+
+
+# Dense networks
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One Linear layer's place in the flat weights: [outputs, inputs] and then [outputs]."""
+
+    inputs: int
+    outputs: int
+    start: int
+
+    @property
+    def part(self) -> slice:
+        return slice(self.start, self.start + self.outputs * (self.inputs + 1))
+
+
+def dense_layers(network: nn.Module) -> list[Dense] | None:
+    """The layers of Sequential([Flatten], Linear, ReLU, Linear, ..., Linear); None for any other network."""
+    if type(network) is not nn.Sequential:
+        return None
+    modules = list(network)
+    if modules and type(modules[0]) is nn.Flatten and (modules[0].start_dim, modules[0].end_dim) == (1, -1):
+        modules = modules[1:]
+    linears = [module for module in modules[::2] if type(module) is nn.Linear and module.bias is not None]
+    alternate = len(linears) == len(modules[::2]) and all(type(module) is nn.ReLU for module in modules[1::2])
+    if len(modules) % 2 == 0 or not alternate or len(set(map(id, linears))) < len(linears):
+        return None
+    return _placed(linears)
+
+
+def _placed(linears: list[nn.Linear]) -> list[Dense]:
+    layers, start = [], 0
+    for linear in linears:
+        layers.append(Dense(linear.in_features, linear.out_features, start))
+        start = layers[-1].part.stop
+    return layers
+
+
+def _dense(mixture: _Mixture, layers: list[Dense], score: Score, workers: int) -> NDArray[np.float64]:
+    """float64 [m]: every coalition's score, summed over the samples."""
+    x, y = mixture.game.x.flatten(1), mixture.game.y
+    tile, size = _tile_and_chunk(len(mixture.deltas), len(x), layers)
+    chunks = [mixture.chunk(rows) for rows in _slices(len(mixture.coalitions), size)]
+    widest = max(layer.outputs for layer in layers)
+    scratch = [x.new_empty(2, min(size, len(mixture.coalitions)) * widest * tile) for _ in range(workers)]
+    sums = np.zeros(len(mixture.coalitions))
+    with _Workers(scratch) as run:
+        for samples in _slices(len(x), tile):
+            first = _first_layer(mixture, layers[0], x[samples].T.contiguous(), run)
+            batch = _Batch(layers, first, y[samples], score)
+            sums += np.concatenate(run(batch.scores, chunks))
+    return sums
+
+
+def _tile_and_chunk(num_players: int, num_samples: int, layers: list[Dense]) -> tuple[int, int]:
+    """How many samples and how many coalitions at a time; from shapes alone, so that every run adds alike."""
+    bytes_of_players = 4 * (num_players + 2) * layers[0].outputs
+    tile = _even(num_samples, max(1, min(MAX_TILE, PLAYERS_BYTES // bytes_of_players)))
+    most = MAX_CHUNK if num_players <= GATHER_ABOVE else GATHER_ABOVE
+    widest = max(layer.outputs for layer in layers)
+    mixed = sum(layer.part.stop - layer.part.start for layer in layers[1:])
+    return tile, max(1, min(most, CHUNK_BYTES // (4 * widest * tile), MIXED_BYTES // (4 * mixed or 1)))
+
+
+def _even(total: int, most: int) -> int:
+    """The size of the fewest nearly equal pieces of at most `most`."""
+    return -(-total // -(-total // most))
+
+
+def _slices(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def _first_layer(mixture: _Mixture, layer: Dense, x: Tensor, run: _Workers[Tensor]) -> Tensor:
+    """[n + 2, outputs, tile]: the first layer of the weights, the reference and every delta; x is [inputs, tile]."""
+    vectors = [mixture.game.weights, mixture.reference_delta, *mixture.deltas]
+    first = x.new_empty(len(vectors), layer.outputs, x.shape[1])
+
+    def fill(player: int, _: Tensor) -> None:
+        weight, bias = _split(vectors[player][None, layer.part], layer)
+        torch.addmm(bias[0], weight[0], x, out=first[player])
+
+    run(fill, range(len(vectors)))
+    return first
+
+
+def _split(mixed: Tensor, layer: Dense) -> tuple[Tensor, Tensor]:
+    """[m, outputs, inputs] and [m, outputs, 1] of flat weights [m, ...]."""
+    size = layer.outputs * layer.inputs
+    return mixed[:, :size].view(-1, layer.outputs, layer.inputs), mixed[:, size:].unsqueeze(2)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A tile of samples. Samples are innermost, so that all that runs over classes vectorises."""
+
+    layers: list[Dense]
+    first: Tensor  # [n + 2, outputs, tile]
+    y: Tensor  # [tile]
+    score: Score
+
+    def scores(self, chunk: _Chunk, scratch: Tensor) -> NDArray[np.float64]:
+        """float64 [m], summed over the tile. Activations take turns in the two rows of scratch: fresh memory costs a
+        page fault every 4 KB, as much time as the arithmetic."""
+        shape = (len(chunk), -1, len(self.y))
+        h = self._mixed_first(chunk, scratch[0]).view(shape)
+        for depth, layer in enumerate(self.layers[1:], start=1):
+            weight, bias = _split(chunk.weights(layer.part), layer)
+            out = scratch[depth % 2, : len(chunk) * layer.outputs * len(self.y)].view(shape)
+            h = torch.baddbmm(bias, weight, h.relu_(), out=out)
+        return self.score(h, self.y)
+
+    def _mixed_first(self, chunk: _Chunk, scratch: Tensor) -> Tensor:
+        """[m, outputs * tile] from [n + 2, outputs, tile], by one product of matrices."""
+        first = self.first if chunk.index is None else torch.cat([self.first[:2], chunk.of_players(self.first[2:])])
+        coefficients = torch.cat([torch.ones_like(chunk.reference), chunk.reference, chunk.coefficients], dim=1)
+        vectors = first.flatten(1)
+        out = scratch[: len(chunk) * vectors.shape[1]].view(len(chunk), -1)
+        return torch.mm(coefficients, vectors, out=out)
+
+
+Score = Callable[[Tensor, Tensor], NDArray[np.float64]]  # logits [m, classes, N], y [N] -> sums over N, [m]
+
+
+def _minus_loss(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
+    right = logits.gather(1, y.expand(len(logits), 1, -1)).squeeze(1)
+    losses = logits.logsumexp(1) - right
+    return -losses.sum(1, dtype=torch.float64).cpu().numpy()
+
+
+def _correct(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
+    return (logits.argmax(1) == y).sum(1, dtype=torch.float64).cpu().numpy()
+
+
+_SCORES: dict[str, Score] = {"loss": _minus_loss, "accuracy": _correct}
+
+
+# Any other network
+
+
+def _generic(mixture: _Mixture, score: Score, workers: int) -> NDArray[np.float64]:
+    """One coalition at a time: mix its weights, load them into a copy of the network, evaluate."""
+    game = mixture.game
+    copies = [copy.deepcopy(game.network).eval() for _ in range(workers)]
+
+    def evaluate(row: int, network: nn.Module) -> float:
+        weights = mixture.chunk(slice(row, row + 1)).weights(slice(None))[0]
+        vector_to_parameters(weights, network.parameters())
+        batches = _slices(len(game.x), BATCH)
+        return sum(float(score(network(game.x[at]).T[None], game.y[at])[0]) for at in batches)
+
+    with _Workers(copies) as run:
+        return np.array(run(evaluate, range(len(mixture.coalitions))))
+
+
+# Threads
+
+
+def _idle_cores() -> int:
+    return (os.cpu_count() or 1) if torch.get_num_threads() == 1 else 1
+
+
+class _Workers(Generic[Tool]):
+    """Threads that run a function over items without autograd; results in the items' order.
+
+    Each holds one of the tools and passes it to the function, so no two calls use the same at once.
+    """
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self.tools: SimpleQueue[Tool] = SimpleQueue()
+        for tool in tools:
+            self.tools.put(tool)
+        # A new thread's products of matrices ignore torch.set_num_threads until it asks for the number once.
+        self.pool = ThreadPoolExecutor(len(tools), "coalitions", initializer=torch.get_num_threads)
+
+    def __enter__(self) -> _Workers[Tool]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def __call__(self, function: Callable[[Item, Tool], Result], items: Iterable[Item]) -> list[Result]:
+        def work(item: Item) -> Result:
+            tool = self.tools.get()
+            try:
+                with torch.inference_mode():
+                    return function(item, tool)
+            finally:
+                self.tools.put(tool)
+
+        return list(self.pool.map(work, items))
