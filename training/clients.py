@@ -1,0 +1,90 @@
+"""What a client is asked, what it answers, and how the ones that do not play fair differ from honest ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HONEST: Mapping[str, Any] = MappingProxyType({"kind": "honest"})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """One client's part in a round."""
+
+    client: int  # from 1
+    indices: Tensor  # int64 [num_examples], its examples in the training set
+    behaviour: Mapping[str, Any] = field(default_factory=lambda: HONEST)  # {"kind": ..., and the kind's parameters}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Update:
+    """What the server gets back. A client that sent nothing counts with a zero update at its full weight."""
+
+    client: int
+    num_examples: int
+    delta: Tensor | None  # float32 [P], new minus old weights; None where nothing was sent
+    loss_before: float | None  # mean over the first local batch; None where the client did not train
+    loss_after: float | None  # mean over the last local batch, before its step
+
+
+def _same(delta: Tensor) -> Tensor:
+    return delta
+
+
+def _true_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+    return labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """The places where a client may differ; what is not given is what an honest client does."""
+
+    trains: bool = True  # otherwise it sends nothing
+    # (its labels [n], number of classes, its own generator, equal in every round) -> the labels it trains on [n]
+    labels: Callable[[Tensor, int, torch.Generator], Tensor] = _true_labels
+    update: Callable[[Tensor], Tensor] = _same  # delta [P] it found -> delta [P] it sends
+
+
+def honest() -> Behaviour:
+    return Behaviour()
+
+
+def free_rider() -> Behaviour:
+    """Takes the model, does nothing, and waits for its reward."""
+    return Behaviour(trains=False)
+
+
+def label_flip(fraction: float) -> Behaviour:
+    """Trains on classes - 1 - y for a random fraction of its examples, the same ones in every round."""
+
+    def flipped(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+        chosen = torch.randperm(len(labels), generator=generator)[: round(fraction * len(labels))]
+        labels = labels.clone()
+        labels[chosen] = num_classes - 1 - labels[chosen]
+        return labels
+
+    return Behaviour(labels=flipped)
+
+
+def sign_flip(scale: float) -> Behaviour:
+    """Trains honestly and sends the opposite, `scale` times as large."""
+    return Behaviour(update=lambda delta: -scale * delta)
+
+
+BEHAVIOURS: dict[str, Callable[..., Behaviour]] = {
+    "honest": honest,
+    "free_rider": free_rider,
+    "label_flip": label_flip,
+    "sign_flip": sign_flip,
+}
+
+
+def behaviour_of(task: Task) -> Behaviour:
+    parameters = {name: value for name, value in task.behaviour.items() if name != "kind"}
+    return BEHAVIOURS[task.behaviour["kind"]](**parameters)

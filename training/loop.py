@@ -1,0 +1,233 @@
+"""The federated loop, as a generator of events.
+
+    sample a cohort -> each client trains on its own data -> the strategy joins the updates -> evaluate ->
+    value -> save
+
+Federated averaging as in McMahan et al. 2017, algorithm 1. Who samples, trains, joins and values is passed
+in. To stop a run, stop iterating. The process must have called torch.set_num_threads(1) (see
+training.backends).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training import backends, federation, lines, networks, strategies
+from training import checkpoints as saved
+from training.checkpoints import State
+from training.clients import Update
+from training.config import TrainingConfig
+from training.datasets import Data
+from training.events import ClientReport, Completed, Event, Log, RoundTrained, TrainingError
+from training.federation import Federation
+from training.game import CoalitionGame
+from training.networks import Score
+from training.seeds import numpy_generator
+
+Sample = Callable[[int], tuple[int, ...]]  # round number -> the cohort, ascending client numbers
+Value = Callable[[CoalitionGame], Any]
+
+
+def run(
+    config: TrainingConfig,
+    data: Data,
+    *,
+    sample: Sample | None = None,
+    value: Value | None = None,
+    utility: str = "loss",
+    utility_weights: str = "fixed",
+    checkpoints: Path | None = None,
+    resume: State | None = None,
+    replay_until: int = 0,
+    config_sha256: str = "",
+) -> Iterator[Event]:
+    """Started; for each round its Log lines, then RoundTrained; Completed.
+
+    `config` must be resolved to `data`. `sample` chooses each round's cohort, by default uniformly. `value`
+    is called with each round's game; what it returns is the round's `valued`. `checkpoints` is the folder for
+    the state after each round. `resume` is such a state, of this configuration: the run goes on after it; log
+    lines of rounds up to `replay_until` were told before and are left out. TrainingError where the run cannot
+    go on.
+    """
+    if resume is not None and resume.config_sha256 != config_sha256:
+        raise TrainingError(f"The checkpoint of round {resume.round_number} belongs to another configuration")
+    if value is not None and not config.validation_size:
+        raise ValueError("validation_size: contributions are measured on held-out examples; there are none")
+    federated = federation.gather(config, data)
+    yield federation.started(federated)
+    course = Course(
+        federated=federated, sample=sample or uniform(config), value=value, utility=utility,
+        utility_weights=utility_weights, checkpoints=checkpoints,
+    )  # fmt: skip
+    state = resume or _untrained(federated, config_sha256)
+    for round_number in range(state.round_number + 1, config.num_rounds + 1):
+        events = play_round(course, state, round_number)
+        state = yield from (events if round_number > replay_until else _without_lines(events))
+    yield Completed(message=lines.completed(config.num_rounds), weights_sha256=networks.weights_sha256(state.weights))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Course:
+    """How the rounds of one run go: the arguments of `run` that every round needs."""
+
+    federated: Federation
+    sample: Sample
+    value: Value | None
+    utility: str
+    utility_weights: str
+    checkpoints: Path | None
+
+
+def play_round(course: Course, state: State, round_number: int) -> Generator[Event, None, State]:
+    """One round from the state before it to the state after it, which the generator returns."""
+    federated, config, begin = course.federated, course.federated.config, perf_counter()
+    cohort = _sampled(course.sample, config, round_number)
+    yield lines.round_begins(round_number, config.num_rounds, len(cohort))
+
+    tasks = federation.tasks(federated, cohort)
+    total_examples = sum(len(task.indices) for task in tasks)
+    train = backends.choose(config.backend)
+    arriving = train(federated.network, state.weights, tasks, federated.data, config, round_number)
+    reports: list[ClientReport] = []
+    updates: Iterable[Update] = _reported(arriving, round_number, reports)
+    if course.value is not None or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
+        deltas = torch.zeros(len(tasks), len(state.weights))
+        updates = yield from _kept(updates, deltas, reports)
+    aggregate = strategies.STRATEGIES[config.strategy]
+    weights, strategy_state = aggregate(state.weights, updates, total_examples, state.strategy_state, config)
+    if len(tasks) > lines.FEW:
+        yield from lines.cohort_trained(reports)
+    trained = perf_counter()
+
+    score = _test_score(federated, weights, round_number)
+    validation_loss = federation.validation_loss(federated, weights)
+    _refuse_infinite(round_number, weights, score, validation_loss)
+    if score is not None:
+        yield lines.evaluated(score, len(federated.data.test_y))
+    evaluated = perf_counter()
+
+    valued = None
+    if course.value is not None:
+        valued = course.value(_game(course, state.weights, deltas, cohort, total_examples))
+    valuated = perf_counter()
+
+    after = State(
+        round_number=round_number, weights=weights, strategy_state=strategy_state,
+        validation_loss=validation_loss, config_sha256=state.config_sha256,
+    )  # fmt: skip
+    yield RoundTrained(
+        round_number=round_number, cohort=cohort, reports=tuple(reports),
+        loss=score.loss if score else None, accuracy=score.accuracy if score else None,
+        previous_validation_loss=state.validation_loss, validation_loss=validation_loss,
+        weights_sha256=networks.weights_sha256(weights),
+        checkpoint_sha256=saved.save(course.checkpoints, after) if course.checkpoints else None,
+        train_seconds=trained - begin, evaluate_seconds=evaluated - trained,
+        valuation_seconds=valuated - evaluated, duration_seconds=perf_counter() - begin, valued=valued,
+    )  # fmt: skip
+    return after
+
+
+def uniform(config: TrainingConfig) -> Sample:
+    """`cohort_size` clients without replacement; every set of them is equally likely."""
+
+    def sample(round_number: int) -> tuple[int, ...]:
+        rng = numpy_generator(config.seed, "sample", round_number)
+        drawn = rng.choice(config.num_clients, config.cohort_size, replace=False)
+        return tuple((np.sort(drawn) + 1).tolist())
+
+    return sample
+
+
+def _sampled(sample: Sample, config: TrainingConfig, round_number: int) -> tuple[int, ...]:
+    cohort = tuple(sample(round_number))
+    if not cohort or sorted({*cohort}) != [*cohort] or not 1 <= cohort[0] <= cohort[-1] <= config.num_clients:
+        raise ValueError(f"Round {round_number}: {cohort} are not ascending numbers of clients")
+    return cohort
+
+
+def _untrained(federated: Federation, config_sha256: str) -> State:
+    return State(
+        round_number=0, weights=federated.untrained, strategy_state={},
+        validation_loss=federation.validation_loss(federated, federated.untrained), config_sha256=config_sha256,
+    )  # fmt: skip
+
+
+def _without_lines(events: Generator[Event, None, State]) -> Generator[Event, None, State]:
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        if not isinstance(event, Log):
+            yield event
+
+
+def _reported(updates: Iterator[Update], round_number: int, reports: list[ClientReport]) -> Iterator[Update]:
+    """The same updates; what the server saw of each is added to `reports` as it passes."""
+    for update in updates:
+        report = _report(update)
+        numbers = (report.update_norm, report.loss_before or 0.0, report.loss_after or 0.0)
+        if not all(map(math.isfinite, numbers)):
+            text = f"Round {round_number}: the update of client {update.client} is not finite; a smaller lr may help"
+            raise TrainingError(text)
+        reports.append(report)
+        yield update
+
+
+def _report(update: Update) -> ClientReport:
+    # In float64 the square of every finite float32 is finite, so the norm is infinite only where the update is.
+    norm = 0.0 if update.delta is None else torch.linalg.vector_norm(update.delta, dtype=torch.float64).item()
+    return ClientReport(
+        client=update.client, num_examples=update.num_examples,
+        loss_before=update.loss_before, loss_after=update.loss_after, update_norm=norm,
+    )  # fmt: skip
+
+
+def _kept(
+    updates: Iterable[Update], deltas: Tensor, reports: Sequence[ClientReport]
+) -> Generator[Event, None, list[Update]]:
+    """All updates, each moved to its row of `deltas` [n, P]; a line for each client of a small cohort as it comes."""
+    kept = []
+    for row, update in zip(deltas, updates, strict=True):
+        if update.delta is not None:
+            update = dataclasses.replace(update, delta=row.copy_(update.delta))
+        kept.append(update)
+        if len(deltas) <= lines.FEW:
+            yield lines.client_trained(reports[-1])
+    return kept
+
+
+def _test_score(federated: Federation, weights: Tensor, round_number: int) -> Score | None:
+    config = federated.config
+    if round_number % config.evaluate_every and round_number != config.num_rounds:
+        return None
+    return federation.test_score(federated, weights)
+
+
+def _refuse_infinite(round_number: int, weights: Tensor, score: Score | None, validation_loss: float | None) -> None:
+    losses = (score.loss if score else 0.0, validation_loss or 0.0)
+    if not (torch.isfinite(weights).all() and all(map(math.isfinite, losses))):
+        raise TrainingError(f"Round {round_number}: the global model is not finite; a smaller lr may help")
+
+
+def _game(course: Course, weights: Tensor, deltas: Tensor, cohort: Sequence[int], total_examples: int) -> CoalitionGame:
+    """The round's game. Under fixed weights a client whose update is zero changes no coalition, so it does not play."""
+    federated, clients = course.federated, course.federated.holdings.clients
+    plays = [course.utility_weights == "renormalised" or bool(delta.any()) for delta in deltas]
+    players = tuple(client for client, here in zip(cohort, plays, strict=True) if here)
+    return CoalitionGame(
+        federated.network, weights, deltas if all(plays) else deltas[torch.tensor(plays)],
+        [len(clients[player - 1]) for player in players], total_examples,
+        federated.validation_x, federated.validation_y,
+        players=players, utility=course.utility, utility_weights=course.utility_weights,
+    )  # fmt: skip

@@ -1,0 +1,32 @@
+"""Every random draw of a run, derived from (seed, purpose, round, client).
+
+No draw depends on what was drawn before it, so a resumed run, another backend or another order of clients
+draws the same numbers. Nothing in this package reads or moves the global generators of Python, NumPy or
+PyTorch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+Purpose = Literal["test_set", "validation", "partition", "initial_weights", "sample", "batches", "behaviour"]
+
+
+def seed_for(seed: int, purpose: Purpose, round_number: int = 0, client: int = 0) -> int:
+    """A number below 2**63 that SHA-256 makes of the four; ValueError for a purpose that is not listed."""
+    if purpose not in get_args(Purpose):
+        raise ValueError(f"{purpose!r} is not a purpose of randomness; there are {', '.join(get_args(Purpose))}")
+    digest = hashlib.sha256(f"{seed}/{purpose}/{round_number}/{client}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def torch_generator(seed: int, purpose: Purpose, round_number: int = 0, client: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_for(seed, purpose, round_number, client))
+
+
+def numpy_generator(seed: int, purpose: Purpose, round_number: int = 0, client: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed_for(seed, purpose, round_number, client)))

@@ -1,0 +1,66 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from training import clients
+from training.clients import Task
+from training.config import BEHAVIOURS, TrainingConfig
+
+
+def behaviour(kind: str, **parameters) -> clients.Behaviour:
+    return clients.behaviour_of(Task(client=1, indices=torch.arange(3), behaviour={"kind": kind, **parameters}))
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(4)
+
+
+def test_it_has_an_entry_for_every_behaviour_that_can_be_configured():
+    assert set(clients.BEHAVIOURS) == {"honest", *BEHAVIOURS}
+
+
+@pytest.mark.parametrize("kind", sorted(BEHAVIOURS))
+def test_it_takes_the_parameters_that_the_configuration_fills_in(kind):
+    config = TrainingConfig(behaviours={1: {"kind": kind}})
+    task = Task(client=1, indices=torch.arange(3), behaviour=config.behaviours[1])
+    assert isinstance(clients.behaviour_of(task), clients.Behaviour)
+
+
+def test_it_is_honest_by_default():
+    task = Task(client=1, indices=torch.arange(3))
+    honest = clients.behaviour_of(task)
+    labels, delta = torch.tensor([0, 5, 9]), torch.tensor([1.0, -2.0])
+    assert honest.trains
+    assert torch.equal(honest.labels(labels, 10, generator()), labels)
+    assert torch.equal(honest.update(delta), delta)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        task.client = 2
+
+
+def test_it_flips_all_labels_by_default_and_leaves_the_originals():
+    labels = torch.tensor([0, 5, 9])
+    flipped = behaviour("label_flip", fraction=1.0).labels(labels, 10, generator())
+    assert flipped.tolist() == [9, 4, 0]
+    assert labels.tolist() == [0, 5, 9]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5])
+def test_it_flips_the_wanted_share_and_the_same_examples_each_time(fraction):
+    labels = torch.arange(100) % 10
+    flip = behaviour("label_flip", fraction=fraction).labels
+    flipped = flip(labels, 10, generator())
+    changed = (flipped != labels).nonzero().flatten()
+    assert len(changed) == round(100 * fraction)
+    assert torch.equal(flipped[changed], 9 - labels[changed])
+    assert torch.equal(flip(labels, 10, generator()), flipped)
+
+
+def test_it_reverses_and_scales_an_update():
+    assert behaviour("sign_flip", scale=2.5).update(torch.tensor([1.0, -2.0])).tolist() == [-2.5, 5.0]
+
+
+def test_it_does_not_train_a_free_rider():
+    assert not behaviour("free_rider").trains
+    assert np.all([behaviour(kind).trains for kind in ("honest",)])
