@@ -50,7 +50,13 @@ def images() -> tuple[Tensor, Tensor, str]:
     """Images [N, 1, 28, 28], labels [N], and where they are from."""
     folder = Path(os.environ.get("FEDSITE_DATA_DIR", "data"))
     if (folder / "MNIST" / "raw").is_dir():
-        data = datasets.load("mnist", folder, lambda message, level: None)
+        loading = datasets.load("mnist", folder)
+        while True:
+            try:
+                print(next(loading).message)
+            except StopIteration as loaded:
+                data = loaded.value
+                break
         return data.train_x, data.train_y, "MNIST"
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(SAMPLES + 20_000, 1, 28, 28, generator=generator)

@@ -42,10 +42,10 @@ def simulate(
     checkpoints: (round, SHA-256) pairs to go on from, the best first; where none can be read the run starts again.
     recorded_rounds: rounds that have been told; of these only the rounds themselves are yielded, not their lines.
     """
-    name = yield from _listen(datasets.find, config.dataset, data_dir)
+    name = yield from datasets.find(config.dataset, data_dir)
     config = config.resolved(name)
     yield Resolved(message=summary(config), config=config.to_dict(), config_sha256=config.sha256())
-    data = yield from _listen(datasets.load, name, data_dir)
+    data = yield from datasets.load(name, data_dir)
     for event in loop.run(
         config,
         data,
@@ -63,13 +63,6 @@ def simulate(
             yield paid(config, event)
         else:
             yield from told(config, event, paid(config, event))
-
-
-def _listen(f, name, data_dir):
-    lines = []
-    result = f(name, data_dir, lambda message, level: lines.append(Log(message=message, level=level)))
-    yield from lines
-    return result
 
 
 def summary(config: SimulationConfig) -> str:

@@ -71,10 +71,7 @@ class Failed:
 
 
 Event = Resolved | Log | Started | Round | Completed | Failed
-KINDS: dict[str, type[Any]] = {
-    kind.kind: kind
-    for kind in (Resolved, Log, Started, Round, Completed, Failed)  # type: ignore[attr-defined]
-}
+KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (Resolved, Log, Started, Round, Completed, Failed)}
 PARTS: dict[tuple[str, str], type[Any]] = {("started", "clients"): ClientShare, ("round", "clients"): ClientRound}
 
 

@@ -29,8 +29,8 @@ class Update:
     client: int
     num_examples: int
     delta: Tensor | None  # float32 [P], new minus old weights; None where nothing was sent
-    loss_before: float | None  # mean over the first local batch; None where the client did not train
-    loss_after: float | None  # mean over the last local batch, before its step
+    loss_before: float | None  # mean over the first local batches; None where the client did not train
+    loss_after: float | None  # mean over the last local batches, each before its step
 
 
 def _same(delta: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.config import DATASETS, DatasetInfo
-from training.download import Announce, DownloadError, Wanted, download
-from training.events import TrainingError
+from training.download import DownloadError, Wanted, download
+from training.events import Log, TrainingError
 from training.seeds import numpy_generator
 
 DOWNLOAD_SECONDS = 20.0
+INSTEAD = "Training on scikit-learn's small digits in its place: 1,437 images of 8 x 8 pixels"
 
 Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]  # train x, train y, test x, test y
 
@@ -53,28 +54,30 @@ class Source:
     wanted: Wanted | None = None  # None for what comes with a package
 
 
-def find(name: str, data_dir: Path, announce: Announce, limit_seconds: float = DOWNLOAD_SECONDS) -> str:
-    """What `auto` stands for here: mnist if it is on disk or can be downloaded, else digits. Other names
-    stay.
+def find(name: str, data_dir: Path, limit_seconds: float = DOWNLOAD_SECONDS) -> Generator[Log, None, str]:
+    """What `auto` stands for here: mnist if it is on disk or can be downloaded, else digits. Other names stay.
 
-    Progress, and the warning that digits take the place of MNIST, go to announce(sentence, level).
+    Yields progress, and the warning that digits take the place of MNIST; returns the name.
     """
     if name != "auto":
         return name
     try:
-        _provide("mnist", data_dir, announce, limit_seconds)
+        yield from _provide("mnist", data_dir, limit_seconds)
     except DownloadError as error:
-        announce(f"MNIST is not in {data_dir} and could not be downloaded: {error}", "warning")
-        announce("Training on scikit-learn's small digits in its place: 1,437 images of 8 x 8 pixels", "warning")
+        yield Log(message=f"MNIST is not in {data_dir} and could not be downloaded: {error}", level="warning")
+        yield Log(message=INSTEAD, level="warning")
         return "digits"
     return "mnist"
 
 
-def load(name: str, data_dir: Path, announce: Announce, limit_seconds: float = DOWNLOAD_SECONDS) -> Data:
-    """The data set by its name, downloaded if need be. TrainingError where it cannot be had or is broken."""
+def load(name: str, data_dir: Path, limit_seconds: float = DOWNLOAD_SECONDS) -> Generator[Log, None, Data]:
+    """Returns the data set of this name, downloaded if need be; yields progress.
+
+    TrainingError where it cannot be had or is broken.
+    """
     info, source = DATASETS[name], SOURCES[name]
     try:
-        _provide(name, data_dir, announce, limit_seconds)
+        yield from _provide(name, data_dir, limit_seconds)
     except DownloadError as error:
         raise TrainingError(f"{info.label} is not in {data_dir} and could not be downloaded: {error}") from error
     train_x, train_y, test_x, test_y = source.read(info, data_dir)
@@ -85,10 +88,11 @@ def load(name: str, data_dir: Path, announce: Announce, limit_seconds: float = D
     )  # fmt: skip
 
 
-def _provide(name: str, data_dir: Path, announce: Announce, limit_seconds: float) -> None:
+def _provide(name: str, data_dir: Path, limit_seconds: float) -> Iterator[Log]:
     wanted = SOURCES[name].wanted
     if wanted is not None and not all(on_disk(data_dir / file) for file in wanted.files):
-        download(wanted, data_dir, announce, limit_seconds)
+        for sentence in download(wanted, data_dir, limit_seconds):
+            yield Log(message=sentence)
 
 
 def on_disk(path: Path) -> Path | None:

@@ -17,13 +17,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-
-Announce = Callable[[str, str], None]  # (a sentence, its level as in events.Log)
 
 PROGRAM = Path(__file__)
 LOOK_EVERY_SECONDS = 0.1
@@ -58,30 +55,29 @@ class Limit:
         time.sleep(LOOK_EVERY_SECONDS)
 
 
-def download(wanted: Wanted, data_dir: Path, announce: Announce, limit_seconds: float) -> None:
-    """Brings the files into `data_dir`, or raises DownloadError.
+def download(wanted: Wanted, data_dir: Path, limit_seconds: float) -> Iterator[str]:
+    """Brings the files into `data_dir`, or raises DownloadError; yields sentences on how far it is.
 
     All in all it takes no longer than `limit_seconds`, the time that another process holds the lock included.
     """
     limit = Limit(seconds=limit_seconds, deadline=time.monotonic() + limit_seconds)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(data_dir / f".{wanted.class_name}.lock", wanted, announce, limit):
+        # The operating system frees the lock when its holder dies.
+        with (data_dir / f".{wanted.class_name}.lock").open("w") as lock:
+            yield from _wait_for(lock, wanted, limit)
             if wanted.there(data_dir) < len(wanted.files):
-                _download(wanted, data_dir, announce, limit)
+                yield from _download(wanted, data_dir, limit)
     except OSError as error:
         raise DownloadError(f"{data_dir} cannot be written: {error.strerror}") from error
 
 
-@contextmanager
-def _locked(path: Path, wanted: Wanted, announce: Announce, limit: Limit) -> Iterator[None]:
-    """Holds the lock between processes; the operating system frees it when its holder dies."""
-    with path.open("w") as file:
-        if not _try_lock(file):
-            announce(f"Waiting for another run that downloads {wanted.label}", "info")
-            while not _try_lock(file):
-                limit.pause()
-        yield
+def _wait_for(lock: IO[str], wanted: Wanted, limit: Limit) -> Iterator[str]:
+    if _try_lock(lock):
+        return
+    yield f"Waiting for another run that downloads {wanted.label}"
+    while not _try_lock(lock):
+        limit.pause()
 
 
 def _try_lock(file: IO[str]) -> bool:
@@ -92,26 +88,26 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-def _download(wanted: Wanted, data_dir: Path, announce: Announce, limit: Limit) -> None:
+def _download(wanted: Wanted, data_dir: Path, limit: Limit) -> Iterator[str]:
     prefix = f".{wanted.class_name}-"
     for left_behind in data_dir.glob(f"{prefix}*"):  # by a run that was killed: the lock is ours
         shutil.rmtree(left_behind)
-    announce(f"Downloading {wanted.label} to {data_dir}", "info")
+    yield f"Downloading {wanted.label} to {data_dir}"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=data_dir) as folder:
-        _run_child(wanted, Path(folder), announce, limit)
+        yield from _run_child(wanted, Path(folder), limit)
         for file in wanted.files:
             (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(folder) / file, data_dir / file)
 
 
-def _run_child(wanted: Wanted, folder: Path, announce: Announce, limit: Limit) -> None:
+def _run_child(wanted: Wanted, folder: Path, limit: Limit) -> Iterator[str]:
     # -P: the folder of the program does not shadow other modules. Its standard input ends when this process does.
     command = [sys.executable, "-P", str(PROGRAM), wanted.class_name, str(folder.resolve())]
     with subprocess.Popen(
         command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
         try:
-            _watch(child, wanted, folder, announce, limit)
+            yield from _watch(child, wanted, folder, limit)
         finally:
             child.kill()
         reason = child.stdout.read().strip() if child.stdout else ""
@@ -119,13 +115,13 @@ def _run_child(wanted: Wanted, folder: Path, announce: Announce, limit: Limit) -
         raise DownloadError(reason or f"the download ended with status {child.returncode}")
 
 
-def _watch(child: subprocess.Popen[str], wanted: Wanted, folder: Path, announce: Announce, limit: Limit) -> None:
+def _watch(child: subprocess.Popen[str], wanted: Wanted, folder: Path, limit: Limit) -> Iterator[str]:
     seen = 0
     while child.poll() is None:
         limit.pause()
         there = wanted.there(folder)
         if there > seen:
-            announce(f"Downloading {wanted.label}: {there} of {len(wanted.files)} files", "info")
+            yield f"Downloading {wanted.label}: {there} of {len(wanted.files)} files"
         seen = there
 
 

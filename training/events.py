@@ -47,8 +47,8 @@ class ClientReport:
 
     client: int
     num_examples: int
-    loss_before: float | None  # mean over its first local batch; None where the client did not train
-    loss_after: float | None  # mean over its last local batch
+    loss_before: float | None  # mean over its first local batches; None where the client did not train
+    loss_after: float | None  # mean over its last local batches
     update_norm: float  # Euclidean; 0.0 where the client sent no update
 
 

@@ -15,6 +15,8 @@ from training.datasets import Data
 from training.events import TrainingError
 from training.seeds import torch_generator
 
+LOSS_BATCHES = 10  # one batch alone is too noisy to compare with another
+
 
 def train(
     network: nn.Module,
@@ -61,21 +63,24 @@ def _descend(
     config: TrainingConfig,
     round_number: int,
 ) -> tuple[float, float]:
-    """Local SGD over all epochs, in place; the mean losses of the first and of the last batch."""
+    """Local SGD over all epochs, in place; the mean losses over its first and over its last batches."""
     generator = torch_generator(config.seed, "behaviour", 0, task.client)
     labels = behaviour.labels(data.train_y[task.indices], data.info.num_classes, generator)
     parameters: list[Tensor] = list(network.parameters())
     momenta: list[Tensor] = []
-    first: Tensor | None = None
+    losses: list[Tensor] = []
     for batch in _batches(task, config, round_number):
         loss = F.cross_entropy(network(data.train_x[task.indices[batch]]), labels[batch])
         gradients = list(torch.autograd.grad(loss, parameters))
         sgd_step(parameters, gradients, momenta, config)
-        last = loss.detach()
-        first = last if first is None else first
-    if first is None:
-        raise ValueError("it has no examples")
-    return first.item(), last.item()
+        losses.append(loss.detach())
+    return ends(torch.stack(losses))
+
+
+def ends(losses: Tensor) -> tuple[float, float]:
+    """Mean of the first and mean of the last batches' losses [steps]: ten, or half of them where there are fewer."""
+    few = max(1, min(LOSS_BATCHES, len(losses) // 2))
+    return losses[:few].mean().item(), losses[-few:].mean().item()
 
 
 def _batches(task: Task, config: TrainingConfig, round_number: int) -> Iterator[Tensor]:

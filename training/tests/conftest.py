@@ -8,13 +8,14 @@ import torch
 
 from training import datasets
 from training.datasets import Data
+from training.tests.listen import silent
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def digits() -> Data:
-    return datasets.load("digits", Path("nowhere"), _silent)
+    return silent(datasets.load("digits", Path("nowhere")))
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +24,5 @@ def real(digits: Data) -> Data:
     folder = Path(os.environ.get("FEDSITE_DATA_DIR", "data"))
     wanted = datasets.SOURCES["mnist"].wanted
     if all(datasets.on_disk(folder / file) for file in wanted.files):
-        return datasets.load("mnist", folder, _silent)
+        return silent(datasets.load("mnist", folder))
     return digits
-
-
-def _silent(message: str, level: str) -> None:
-    raise AssertionError(f"nothing needs to be said, but: {message}")

@@ -11,12 +11,9 @@ import torch
 from training import datasets
 from training.config import DATASETS
 from training.events import TrainingError
+from training.tests.listen import silent
 
 SMALL = dataclasses.replace(DATASETS["mnist"], num_train=6, num_test=4)
-
-
-def quiet(message: str, level: str) -> None:
-    raise AssertionError(message)
 
 
 @pytest.fixture
@@ -36,7 +33,7 @@ def mnist(tmp_path, monkeypatch):
 
 
 def test_it_reads_what_torchvision_lays_out(mnist):
-    data = datasets.load(datasets.find("auto", mnist, quiet), mnist, quiet)
+    data = silent(datasets.load(silent(datasets.find("auto", mnist)), mnist))
     assert (data.name, data.info) == ("mnist", SMALL)
     assert data.train_x.shape == (6, 1, 28, 28)
     assert data.test_x.shape == (4, 1, 28, 28)
@@ -47,11 +44,11 @@ def test_it_reads_what_torchvision_lays_out(mnist):
 
 
 def test_it_reads_the_same_from_compressed_files_alone(mnist):
-    whole = datasets.load("mnist", mnist, quiet)
+    whole = silent(datasets.load("mnist", mnist))
     for path in (mnist / "MNIST" / "raw").iterdir():
         path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
-    again = datasets.load(datasets.find("auto", mnist, quiet), mnist, quiet)
+    again = silent(datasets.load(silent(datasets.find("auto", mnist)), mnist))
     assert torch.equal(again.train_x, whole.train_x)
     assert torch.equal(again.test_y, whole.test_y)
 
@@ -70,7 +67,7 @@ def test_it_names_a_damaged_file(mnist, file, damage, reason):
     path = mnist / "MNIST" / "raw" / file
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(TrainingError) as caught:
-        datasets.load("mnist", mnist, quiet)
+        silent(datasets.load("mnist", mnist))
     assert str(path) in str(caught.value)
     assert reason in str(caught.value)
 
@@ -84,11 +81,11 @@ def test_it_names_a_damaged_compressed_file(mnist, damage):
     compressed.write_bytes(damage(gzip.compress(path.read_bytes())))
     path.unlink()
     with pytest.raises(TrainingError, match=r"train-images-idx3-ubyte\.gz"):
-        datasets.load("mnist", mnist, quiet)
+        silent(datasets.load("mnist", mnist))
 
 
 def test_it_takes_digits_by_name_without_looking_for_anything(tmp_path):
-    assert datasets.find("digits", tmp_path / "none", quiet) == "digits"
+    assert silent(datasets.find("digits", tmp_path / "none")) == "digits"
     assert not (tmp_path / "none").exists()
 
 
@@ -128,7 +125,7 @@ def test_it_reads_cifar10_through_torchvision(tmp_path, monkeypatch):
     for name, value in (("train_list", sums[:5]), ("test_list", sums[5:]), ("meta", meta)):
         monkeypatch.setattr(CIFAR10, name, value)
 
-    data = datasets.load("cifar10", tmp_path, quiet)
+    data = silent(datasets.load("cifar10", tmp_path))
     assert data.train_x.shape == (10, 3, 32, 32)
     assert data.train_x.is_contiguous()
     assert data.train_y.tolist() == list(range(10))
@@ -138,7 +135,7 @@ def test_it_reads_cifar10_through_torchvision(tmp_path, monkeypatch):
 
     (folder / "data_batch_4").write_bytes(b"something else")
     with pytest.raises(TrainingError, match="data_batch_4 is damaged: its checksum is wrong"):
-        datasets.load("cifar10", tmp_path, quiet)
+        silent(datasets.load("cifar10", tmp_path))
 
 
 def _write_pickle(folder, name, content) -> str:

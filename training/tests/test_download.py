@@ -16,13 +16,10 @@ import pytest
 
 from training import datasets, download
 from training.download import DownloadError, Wanted
-from training.events import TrainingError
+from training.events import Log, TrainingError
+from training.tests.listen import told
 
 WANTED = Wanted(label="MNIST", class_name="MNIST", files=("MNIST/raw/a", "MNIST/raw/b", "MNIST/raw/c"))
-
-
-def quiet(message: str, level: str) -> None:
-    pass
 
 
 def contents(folder: Path) -> list[str]:
@@ -75,13 +72,13 @@ for name in "abc":
 
 
 def test_it_takes_digits_for_auto_when_nobody_answers(tmp_path, closed_port):
-    said = []
-    assert datasets.find("auto", tmp_path, lambda *line: said.append(line), limit_seconds=60) == "digits"
-    assert said[0] == (f"Downloading MNIST to {tmp_path}", "info")
-    assert [level for _, level in said[1:]] == ["warning", "warning"]
-    assert f"MNIST is not in {tmp_path} and could not be downloaded: " in said[1][0]
-    assert "Connection refused" in said[1][0]
-    assert "digits" in said[2][0]
+    said, name = told(datasets.find("auto", tmp_path, limit_seconds=60))
+    assert name == "digits"
+    assert said[0] == Log(message=f"Downloading MNIST to {tmp_path}")
+    assert [line.level for line in said[1:]] == ["warning", "warning"]
+    assert f"MNIST is not in {tmp_path} and could not be downloaded: " in said[1].message
+    assert "Connection refused" in said[1].message
+    assert "digits" in said[2].message
     assert contents(tmp_path) == [".MNIST.lock"]
 
 
@@ -89,14 +86,14 @@ def test_it_fails_for_mnist_by_name_when_nobody_answers(tmp_path, closed_port, s
     stand_in("import urllib.request\ntry: urllib.request.urlopen('http://example.invalid/')\n"
              "except OSError as error: sys.exit(print(error) or 1)")  # fmt: skip
     with pytest.raises(TrainingError, match=r"^MNIST is not in .* and could not be downloaded: .*Connection refused"):
-        datasets.load("mnist", tmp_path / "data", quiet, limit_seconds=60)
+        told(datasets.load("mnist", tmp_path / "data", limit_seconds=60))
     assert contents(tmp_path / "data") == [".MNIST.lock"]
 
 
 def test_it_gives_up_a_server_that_never_answers(tmp_path, silent_port, stand_in):
     stand_in("import urllib.request\nurllib.request.urlopen('http://example.invalid/', timeout=None)")
     with pytest.raises(TrainingError, match="could not be downloaded: not finished after 2 s"):
-        datasets.load("mnist", tmp_path / "data", quiet, limit_seconds=2)
+        told(datasets.load("mnist", tmp_path / "data", limit_seconds=2))
     assert contents(tmp_path / "data") == [".MNIST.lock"]
     asked, _ = silent_port.accept()
     with asked:
@@ -117,11 +114,11 @@ def test_it_ends_with_its_parent_even_on_a_silent_server(tmp_path, silent_port):
 
 def test_it_moves_whole_files_into_place_and_tells_how_far_it_is(tmp_path, stand_in):
     stand_in(THREE_FILES)
-    data_dir, said = tmp_path / "new" / "data", []
-    download.download(WANTED, data_dir, lambda *line: said.append(line), 30)
+    data_dir = tmp_path / "new" / "data"
+    said = list(download.download(WANTED, data_dir, 30))
     assert contents(data_dir) == [".MNIST.lock", "MNIST/raw/a", "MNIST/raw/b", "MNIST/raw/c"]
-    assert said[0] == (f"Downloading MNIST to {data_dir}", "info")
-    assert ("Downloading MNIST: 2 of 3 files", "info") in said
+    assert said[0] == f"Downloading MNIST to {data_dir}"
+    assert "Downloading MNIST: 2 of 3 files" in said
     assert os.listdir(data_dir / "MNIST") == ["raw"]
 
 
@@ -135,7 +132,7 @@ def test_it_moves_whole_files_into_place_and_tells_how_far_it_is(tmp_path, stand
 def test_it_leaves_nothing_of_a_failed_download(tmp_path, stand_in, lines, reason):
     stand_in(THREE_FILES.replace("abc", "ab").replace("0.3", "0.0") + lines)
     with pytest.raises(DownloadError, match=f"^{reason}$"):
-        download.download(WANTED, tmp_path / "data", quiet, 30)
+        list(download.download(WANTED, tmp_path / "data", 30))
     assert contents(tmp_path / "data") == [".MNIST.lock"]
 
 
@@ -144,7 +141,7 @@ def test_it_clears_what_a_killed_run_left(tmp_path, stand_in):
     left_behind = tmp_path / "data" / ".MNIST-killed" / "MNIST" / "raw"
     left_behind.mkdir(parents=True)
     (left_behind / "a").write_text("half")
-    download.download(WANTED, tmp_path / "data", quiet, 30)
+    list(download.download(WANTED, tmp_path / "data", 30))
     assert sorted(os.listdir(tmp_path / "data")) == [".MNIST.lock", "MNIST"]
 
 
@@ -152,10 +149,7 @@ def test_it_downloads_once_when_two_runs_start_at_once(tmp_path, stand_in):
     stand_in(f"with open({str(tmp_path / 'starts')!r}, 'a') as file: file.write('x')\n" + THREE_FILES)
     said: list[str] = []
     runs = [
-        threading.Thread(
-            target=download.download, args=(WANTED, tmp_path / "data", lambda line, level: said.append(line), 30)
-        )
-        for _ in range(2)
+        threading.Thread(target=lambda: said.extend(download.download(WANTED, tmp_path / "data", 30))) for _ in range(2)
     ]
     for run in runs:
         run.start()
@@ -175,7 +169,7 @@ def test_it_waits_for_another_run_no_longer_than_its_own_time(tmp_path):
         assert holder.stdout.readline() == b"held\n"
         begin = time.monotonic()
         with pytest.raises(DownloadError, match=r"^not finished after 0\.5 s$"):
-            download.download(WANTED, tmp_path, quiet, 0.5)
+            list(download.download(WANTED, tmp_path, 0.5))
         assert time.monotonic() - begin >= 0.5
         holder.stdin.close()
 
@@ -185,4 +179,4 @@ def test_it_says_so_when_the_folder_cannot_be_written(tmp_path):
     with pytest.raises(
         TrainingError, match=r"MNIST is not in .* could not be downloaded: .* cannot be written: Not a dir"
     ):
-        datasets.load("mnist", tmp_path / "file" / "data", quiet)
+        told(datasets.load("mnist", tmp_path / "file" / "data"))

@@ -61,8 +61,9 @@ def test_it_descends_as_torchs_own_sgd(digits, model, fields):
         delta, losses = by_torch_optim(digits, weights, each, config)
         assert torch.allclose(update.delta, delta, rtol=0, atol=1e-6)
         assert (update.client, update.num_examples) == (each.client, len(each.indices))
-        assert update.loss_before == pytest.approx(losses[0], abs=1e-6)
-        assert update.loss_after == pytest.approx(losses[-1], abs=1e-6)
+        few = min(10, len(losses) // 2)
+        assert update.loss_before == pytest.approx(sum(losses[:few]) / few, abs=1e-6)
+        assert update.loss_after == pytest.approx(sum(losses[-few:]) / few, abs=1e-6)
 
 
 def test_it_keeps_the_last_short_batch(digits):
