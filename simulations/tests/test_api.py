@@ -28,7 +28,12 @@ def test_it_starts_a_simulation_of_defaults(client):
     assert response.status_code == 201
     record = response.json()
     assert response["Location"] == f"{URL}{record['id']}/"
-    assert (record["status"], record["num_rounds"], record["num_clients"], record["fraction_fit"]) == ("queued", 10, 10, 1.0)
+    assert (record["status"], record["num_rounds"], record["num_clients"], record["fraction_fit"]) == (
+        "queued",
+        10,
+        10,
+        1.0,
+    )
     assert (record["started_at"], record["finished_at"]) == (None, None)
 
 
@@ -61,7 +66,9 @@ def test_a_bad_field_is_named_and_leaves_nothing_behind(client, values, field):
     assert nothing_left_behind()
 
 
-@pytest.mark.parametrize(("body", "status"), [("{", 400), ("[1]", 422), ("[" * 100_000, 400), ('"x"', 422), ("\xff", 400)])
+@pytest.mark.parametrize(
+    ("body", "status"), [("{", 400), ("[1]", 422), ("[" * 100_000, 400), ('"x"', 422), ("\xff", 400)]
+)
 def test_a_body_that_is_no_object_is_refused(client, body, status):
     assert post(client, values=body).status_code == status
     assert nothing_left_behind()
@@ -119,7 +126,9 @@ def test_a_list_is_newest_first_and_tells_the_next_page(client):
     assert [record["id"] for record in seen] == made[::-1]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "cursor=0", "cursor=9223372036854775808", "status=odd"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "limit=x", "cursor=0", "cursor=9223372036854775808", "status=odd"]
+)
 def test_a_bad_query_names_its_parameter(client, query):
     response = client.get(f"{URL}?{query}")
     assert response.status_code == 422
@@ -259,4 +268,8 @@ def test_the_document_describes_every_field(client):
 def test_the_queue_is_told_on_a_conflict_in_plain_words(client):
     number = queued().pk
     lifecycle.cancel(number)
-    assert post(client, f"{URL}{number}/cancel/").json()["detail"].endswith("only a queued or running one can be cancelled")
+    assert (
+        post(client, f"{URL}{number}/cancel/")
+        .json()["detail"]
+        .endswith("only a queued or running one can be cancelled")
+    )

@@ -16,8 +16,19 @@ def errors(**fields) -> dict[str, str]:
 
 def test_it_has_the_documented_defaults():
     config = SimulationConfig()
-    assert (config.num_clients, config.num_rounds, config.fraction_fit, config.min_available_clients) == (10, 10, 1.0, 2)
-    assert (config.local_epochs, config.batch_size, config.lr, config.momentum, config.weight_decay) == (1, 32, 0.05, 0, 0)
+    assert (config.num_clients, config.num_rounds, config.fraction_fit, config.min_available_clients) == (
+        10,
+        10,
+        1.0,
+        2,
+    )
+    assert (config.local_epochs, config.batch_size, config.lr, config.momentum, config.weight_decay) == (
+        1,
+        32,
+        0.05,
+        0,
+        0,
+    )
     assert (config.dataset, config.model, config.partition, config.strategy) == ("auto", "mlp", "iid", "fedavg")
     assert (config.valuation, config.utility, config.utility_weights) == ("auto", "loss", "fixed")
     assert (config.reward_rule, config.pool, config.pool_tokens, config.scaling_factor) == (
@@ -75,7 +86,8 @@ def test_it_refuses_what_does_not_fit_together():
 
 
 @pytest.mark.parametrize(
-    ("clients", "share", "fewest", "cohort"), [(10, 1.0, 2, 10), (10, 0.5, 2, 5), (10, 0.0, 2, 2), (1, 1.0, 2, 1), (100, 0.1, 20, 20)]
+    ("clients", "share", "fewest", "cohort"),
+    [(10, 1.0, 2, 10), (10, 0.5, 2, 5), (10, 0.0, 2, 2), (1, 1.0, 2, 1), (100, 0.1, 20, 20)],
 )
 def test_it_sizes_the_cohort(clients, share, fewest, cohort):
     config = SimulationConfig(num_clients=clients, fraction_fit=share, min_available_clients=fewest)
@@ -107,7 +119,13 @@ def test_equal_meanings_have_equal_hashes():
 
 def test_the_hash_covers_every_field_but_where_it_runs():
     usual = SimulationConfig().sha256()
-    other = {"num_clients": 9, "dataset": "digits", "behaviours": {"1": {"kind": "free_rider"}}, "seed": 1, "pool": "fixed"}
+    other = {
+        "num_clients": 9,
+        "dataset": "digits",
+        "behaviours": {"1": {"kind": "free_rider"}},
+        "seed": 1,
+        "pool": "fixed",
+    }
     assert len({usual, *(SimulationConfig.from_dict({name: value}).sha256() for name, value in other.items())}) == 6
     assert SimulationConfig(backend="sequential").sha256() == usual
 

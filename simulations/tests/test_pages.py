@@ -121,6 +121,16 @@ def test_a_full_queue_is_said_and_starts_nothing(settings, headers):
     assert Simulation.objects.count() == 1
 
 
+def test_without_javascript_a_running_simulation_reloads_itself():
+    refresh = '<noscript><meta http-equiv="refresh"'
+    assert refresh in get(f"/simulations/{recorded(until=5).pk}/")
+    assert refresh not in get(f"/simulations/{recorded().pk}/")
+
+
+def test_heads_are_answered():
+    assert all(Browser().head(address).status_code == 200 for address in ("/", "/simulations/", "/ledger/"))
+
+
 def test_a_form_of_another_site_is_refused():
     response = Browser(enforce_csrf_checks=True).post("/simulations/", SMALL)
     assert response.status_code == 403

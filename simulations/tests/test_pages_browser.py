@@ -11,7 +11,8 @@ PATIENCE_SECONDS = 120
 LINES = "return [...document.querySelectorAll('#log li')].map((line) => line.lastChild.textContent)"
 STATUS = "return document.getElementById('status')?.dataset.status"
 SHOWN = """
-const ids = ["status", "facts", "actions", "outcome", "summary", "rounds-rows", "clients", "labels", "log", "log-count"];
+const ids = ["status", "facts", "actions", "outcome", "summary"];
+ids.push("rounds-rows", "clients", "labels", "log", "log-count");
 return ids.map((id) => document.getElementById(id).innerHTML.replace(/ class="[^"]*"| style="[^"]*"|\\s+/g, ""));
 """
 
@@ -70,7 +71,10 @@ def test_a_reload_in_the_middle_misses_nothing(page):
 
 def test_a_preset_fills_fields_in_but_not_over_what_was_entered(page):
     enter(page, num_rounds="4")
-    choose = "const e = document.querySelector('[name=preset]'); e.value = arguments[0]; e.dispatchEvent(new Event('change', {bubbles: true}))"
+    choose = (
+        "const preset = document.querySelector('[name=preset]'); preset.value = arguments[0];"
+        "preset.dispatchEvent(new Event('change', {bubbles: true}))"
+    )
     value = "return document.querySelector(`#start [name=${arguments[0]}]`).value"
     page.execute_script(choose, "free_rider")
     assert page.execute_script(value, "behaviours") == "3: free_rider\n5: label_flip"
@@ -90,16 +94,14 @@ def test_a_wrong_field_is_shown_and_focused(page):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_scrolls_sideways(page, server, width):
-    page.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    )
-    for address in (
-        "/",
-        "/simulations/",
-        "/simulations/1/",
-        "/simulations/1/clients/1/",
-        "/ledger/",
-        "/accounts/login/",
-    ):
-        page.get(server.url + address)
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 1000}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    start(page, num_clients="3", num_rounds="2", behaviours="1: label_flip fraction=0.5")
+    wait(page, lambda: page.execute_script(STATUS) == "completed")
+    here = page.find_element(By.CSS_SELECTOR, "#live h2 a").get_attribute("href")
+    name = f"simulation-{here.rstrip('/').rpartition('/')[2]}"
+    ledger = [f"{server.url}/ledger/", f"{server.url}/ledger/transactions/{name}/1/"]
+    others = [f"{server.url}/simulations/", f"{server.url}/accounts/login/", server.url]
+    for address in (here, f"{here}clients/", f"{here}clients/1/", *ledger, *others):
+        page.get(address)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width, address

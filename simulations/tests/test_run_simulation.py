@@ -52,16 +52,16 @@ def begin(site, *arguments) -> subprocess.Popen:
 
 def same_result(result: dict) -> dict:
     """What equal configurations share."""
-    rounds = [
-        {name: value for name, value in row.items() if not name.endswith("_seconds")} for row in result["rounds"]
-    ]
+    rounds = [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in result["rounds"]]
     names = ("status", "config_sha256", "weights_sha256", "ledger_head", "clients", "pool_microtokens")
     return {"rounds": rounds} | {name: result[name] for name in names}
 
 
 def test_it_prints_one_object_with_everything(site):
     result = run(site, *FIELDS)
-    assert {"id", "status", "config", "config_sha256", "weights_sha256", "ledger_head", "rounds", "clients"} <= set(result)
+    assert {"id", "status", "config", "config_sha256", "weights_sha256", "ledger_head", "rounds", "clients"} <= set(
+        result
+    )
     assert (result["id"], result["status"]) == (1, "completed")
     assert set(result["rounds"][0]) == {
         *("round", "loss", "accuracy", "cohort", "pool_microtokens", "weights_sha256"),
@@ -89,7 +89,12 @@ def test_later_options_win(site, tmp_path):
         "--set", "behaviours.2.kind=sign_flip", "--set", "behaviours.2.scale=2", "--set", "model=logistic", "--no-record",
     )  # fmt: skip
     config = result["config"]
-    assert (config["num_rounds"], config["lr"], config["partition"], config["model"]) == (2, 0.3, "dirichlet", "logistic")
+    assert (config["num_rounds"], config["lr"], config["partition"], config["model"]) == (
+        2,
+        0.3,
+        "dirichlet",
+        "logistic",
+    )
     assert config["behaviours"] == {"1": {"kind": "free_rider"}, "2": {"kind": "sign_flip", "scale": 2.0}}
 
 
@@ -130,7 +135,9 @@ def test_a_run_that_fails_is_exit_1_with_its_reason(site):
 
 
 def test_a_data_set_that_cannot_be_had_is_a_plain_failure(site, tmp_path):
-    done = shell(site | {"FEDSITE_DATA_DIR": str(tmp_path)}, "run_simulation", "--dataset", "mnist", "--num-rounds", "1")
+    done = shell(
+        site | {"FEDSITE_DATA_DIR": str(tmp_path)}, "run_simulation", "--dataset", "mnist", "--num-rounds", "1"
+    )
     assert done.returncode == 1
     assert f"MNIST is not in {tmp_path} and could not be downloaded" in done.stdout
 

@@ -1,0 +1,1 @@
+"""How things look: the style sheet's source and the figures of a page."""

@@ -1,0 +1,168 @@
+"""Pages of the ledger: who holds what, every transfer, and whether the chains are what was posted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from asgiref.sync import sync_to_async
+from django.core.cache import cache
+from django.core.paginator import Paginator
+from django.db.models import Count, Sum
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from incentives.export import FORMATS
+from incentives.models import Account, Ledger, Transaction, Transfer
+from incentives.verification import verify_all
+
+TRANSFER_ROWS = 50
+ACCOUNT_ROWS = 20
+MAX_AGE_SECONDS = 60
+SHARE_OF_TIME = 0.05  # that checking again after a change may take
+EXPORT_LINES = 500
+CONTENT_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl", "beancount": "text/plain"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What the last look at all chains found."""
+
+    ledgers: int
+    transactions: int
+    transfers: int
+    problem: str | None  # the first one: ledger, transaction, what is wrong
+    wrong_ledgers: int
+    seen: tuple[int, int]  # ledgers and transactions that there were, by the ledgers' own rows
+    checked_at: float  # seconds since 1970
+    took_seconds: float
+
+    @property
+    def place(self) -> str:
+        """Ledger and transaction of the problem; the problem's text begins with them."""
+        return (self.problem or "").partition(":")[0]
+
+    @property
+    def age_seconds(self) -> float:
+        return time.time() - self.checked_at
+
+
+def current_state() -> State:
+    """The state of the chains, at most 60 s old; after a change younger, as far as a twentieth of the time allows."""
+    known: State | None = cache.get("ledger-state")
+    if known and known.age_seconds < MAX_AGE_SECONDS and not _is_due(known):
+        return known
+    if not cache.add("ledger-state-busy", True, MAX_AGE_SECONDS) and known:
+        return known  # somebody is looking right now
+    try:
+        state = _look()
+        cache.set("ledger-state", state, timeout=None)
+    finally:
+        cache.delete("ledger-state-busy")
+    return state
+
+
+def _is_due(known: State) -> bool:
+    return known.age_seconds > known.took_seconds / SHARE_OF_TIME and known.seen != _seen()
+
+
+def _seen() -> tuple[int, int]:
+    counts = Ledger.objects.aggregate(ledgers=Count("pk"), length=Sum("length"))
+    return counts["ledgers"], counts["length"] or 0
+
+
+def _look() -> State:
+    seen, began = _seen(), time.monotonic()
+    found = list(verify_all())
+    problems = [each.problem for each in found if not each.ok]
+    return State(
+        ledgers=len(found),
+        transactions=sum(each.transactions for each in found),
+        transfers=sum(each.transfers for each in found),
+        problem=problems[0] if problems else None,
+        wrong_ledgers=len(problems),
+        seen=seen,
+        checked_at=time.time(),
+        took_seconds=time.monotonic() - began,
+    )
+
+
+@never_cache
+@require_safe
+def state(request: HttpRequest) -> HttpResponse:
+    """One line for the head of every page."""
+    return render(request, "incentives/_state.html", {"state": current_state()})
+
+
+@never_cache
+@require_safe
+def ledger(request: HttpRequest) -> HttpResponse:
+    name, client = request.GET.get("ledger", "").strip(), _client(request.GET.get("client", ""))
+    accounts, transfers = Account.objects.all(), Transfer.objects.all()
+    if name:
+        accounts = accounts.filter(ledger__name=name)
+        transfers = transfers.filter(transaction__ledger__name=name)
+    if client is not None:
+        accounts = accounts.filter(client=client)
+        # Clients are only ever paid: corrections aside, what concerns one credits it.
+        holders = Account.objects.filter(client=client)
+        transfers = transfers.filter(credit_account__in=holders) | transfers.filter(debit_account__in=holders)
+    context = {
+        "name": name,
+        "client": "" if client is None else client,
+        "names": Ledger.objects.order_by("-pk").values_list("name", flat=True)[:100],
+        "state": current_state(),
+        "accounts": _accounts(accounts, request.GET.get("accounts")),
+        "page": _transfers(transfers, request.GET.get("page")),
+    }
+    return render(request, "incentives/ledger.html", context)
+
+
+def _client(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _accounts(found, number):
+    rows = found.select_related("ledger").order_by("-balance", "ledger_id", "pk")
+    return Paginator(rows, ACCOUNT_ROWS).get_page(number)
+
+
+def _transfers(found, number):
+    rows = found.select_related("transaction__ledger", "debit_account", "credit_account")
+    return Paginator(rows.order_by("-transaction_id", "position"), TRANSFER_ROWS).get_page(number)
+
+
+@never_cache
+@require_safe
+def transaction(request: HttpRequest, name: str, sequence: int) -> HttpResponse:
+    rows = Transaction.objects.select_related("ledger", "reverses", "reversed_by")
+    found = get_object_or_404(rows, ledger__name=name, sequence=sequence)
+    transfers = found.transfers.select_related("debit_account", "credit_account").order_by("position")
+    page = Paginator(transfers, TRANSFER_ROWS).get_page(request.GET.get("page"))
+    return render(request, "incentives/transaction.html", {"transaction": found, "page": page})
+
+
+@require_safe
+def export(request: HttpRequest) -> StreamingHttpResponse:
+    """Ledgers as a file: `?format=csv|jsonl|beancount`, and `?ledger=` for one alone."""
+    format, name = request.GET.get("format", "csv"), request.GET.get("ledger", "")
+    ledgers = list(Ledger.objects.filter(**{"name": name} if name else {}).order_by("pk"))
+    if format not in FORMATS or (name and not ledgers):
+        raise Http404("There is no such ledger or format")
+    response = StreamingHttpResponse(
+        _pieces(FORMATS[format](ledgers)), content_type=f"{CONTENT_TYPES[format]}; charset=utf-8"
+    )
+    response["Content-Disposition"] = f'attachment; filename="{name or "ledger"}.{format}"'
+    return response
+
+
+async def _pieces(lines: Iterator[str]) -> AsyncIterator[str]:
+    """Lines in pieces, so that the server never holds a whole ledger in memory nor blocks on the data base."""
+    take = sync_to_async(lambda: "".join(islice(lines, EXPORT_LINES)))
+    while text := await take():
+        yield text

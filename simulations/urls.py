@@ -1,0 +1,20 @@
+"""Pages of simulations."""
+
+from django.urls import path
+
+from simulations import views
+
+app_name = "simulations"
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("simulations/", views.simulations, name="simulations"),
+    path("simulations/recent/", views.recent, name="recent"),
+    path("simulations/<int:simulation_id>/", views.simulation, name="simulation"),
+    path("simulations/<int:simulation_id>/stream/", views.live, name="stream"),
+    path("simulations/<int:simulation_id>/place/", views.place, name="place"),
+    path("simulations/<int:simulation_id>/clients/", views.clients, name="clients"),
+    path("simulations/<int:simulation_id>/clients/<int:number>/", views.client, name="client"),
+    path("simulations/<int:simulation_id>/cancel/", views.cancel, name="cancel"),
+    path("simulations/<int:simulation_id>/resume/", views.resume, name="resume"),
+    path("simulations/<int:simulation_id>/again/", views.again, name="again"),
+]

@@ -1,0 +1,237 @@
+"""Pages. Each view looks something up, calls one function and renders; what a page shows is decided in `fragments`."""
+
+from __future__ import annotations
+
+from django.core.paginator import Page, Paginator
+from django.db.models import F, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
+
+from incentives.models import Transfer
+from simulations import fragments, lifecycle, stream, wording
+from simulations.config import SimulationConfig
+from simulations.forms import StartForm
+from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
+from training.config import DATASETS, MODELS, ConfigError
+
+RECENT = 10
+PAGE_ROWS = 50
+CLIENT_ROWS = 100
+SORTS = {
+    "newest": ("-id",),
+    "accuracy": (F("accuracy").desc(nulls_last=True), "-id"),
+    "tokens": ("-paid_microtokens", "-id"),
+    "time": ("-duration_seconds", "-id"),
+}
+CLIENT_SORTS = {
+    "number": ("number",),
+    "contribution": ("-contribution", "number"),
+    "tokens": ("-reward_microtokens", "number"),
+    "examples": ("-num_examples", "number"),
+}
+
+
+@never_cache
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    return _home(request, StartForm())
+
+
+def _home(request: HttpRequest, form: StartForm, *, message: str = "", status: int = 200) -> HttpResponse:
+    shown = _shown_at_home(request)
+    context = {"form": form, "message": message, **_recent()}
+    live = fragments.page(shown) if shown else {}
+    return render(request, "simulations/home.html", {**context, **live}, status=status)
+
+
+def _shown_at_home(request: HttpRequest) -> Simulation | None:
+    """The one that was started from this page, or else the newest that is not finished."""
+    text = request.GET.get("simulation", "")
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return Simulation.objects.filter(pk=int(text)).first()
+    return Simulation.objects.filter(status__in=UNFINISHED, archived=False).order_by("-id").first()
+
+
+def _recent() -> dict:
+    simulations = Simulation.objects.filter(archived=False)
+    return {"recent": _rows(simulations.order_by("-id")[:RECENT]), "num_simulations": simulations.count()}
+
+
+def _rows(simulations: QuerySet[Simulation] | Page) -> list[dict]:
+    """What a table of simulations shows, with one more query for all of them."""
+    rows = list(simulations)
+    ginis = fragments.ginis(rows)
+    return [
+        {
+            "simulation": row,
+            "data_and_model": wording.data_and_model(row),
+            "clients": wording.clients(row),
+            "dishonest": wording.dishonest(row),
+            "rule": wording.rule(row),
+            "gini": ginis[row.pk],
+            "percent": round(100 * row.rounds_done / row.num_rounds),
+        }
+        for row in rows
+    ]
+
+
+@never_cache
+@require_safe
+def recent(request: HttpRequest) -> HttpResponse:
+    return render(request, "simulations/_recent.html", _recent())
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def simulations(request: HttpRequest) -> HttpResponse:
+    return start(request) if request.method == "POST" else simulation_list(request)
+
+
+def start(request: HttpRequest) -> HttpResponse:
+    form = StartForm(request.POST)
+    config = form.config()
+    if config is None:
+        return _refused(request, form, "", 422)
+    try:
+        simulation = lifecycle.queue(config, origin=Origin.PAGE)
+    except lifecycle.QueueFull as error:
+        return _refused(request, form, f"{error}.", 429)
+    if not request.htmx:
+        return redirect("simulations:simulation", simulation.pk)
+    response = render(request, "simulations/_live_home.html", fragments.page(simulation))
+    response["HX-Push-Url"] = f"/?simulation={simulation.pk}"
+    response["HX-Trigger"] = "simulations-changed"
+    return response
+
+
+def _refused(request: HttpRequest, form: StartForm, message: str, status: int) -> HttpResponse:
+    """The form again with what is wrong; with htmx in place of the old one."""
+    if not request.htmx:
+        return _home(request, form, message=message, status=status)
+    response = render(request, "simulations/_form.html", {"form": form, "message": message}, status=status)
+    response["HX-Retarget"] = "#start"
+    response["HX-Reswap"] = "outerHTML show:top"
+    return response
+
+
+def simulation_list(request: HttpRequest) -> HttpResponse:
+    found = Simulation.objects.filter(archived=False)
+    filters = {"status": Status.values, "dataset": ["auto", *DATASETS], "model": MODELS}
+    chosen = {name: request.GET.get(name, "") for name in filters if request.GET.get(name) in filters[name]}
+    for name, value in chosen.items():
+        found = found.filter(**{"config__model" if name == "model" else name: value})
+    sort = request.GET.get("sort") if request.GET.get("sort") in SORTS else "newest"
+    page = Paginator(found.order_by(*SORTS[sort]), PAGE_ROWS).get_page(request.GET.get("page"))
+    selects = [
+        {"name": name, "label": label, "choices": [(value, wording.short(value)) for value in filters[name]]}
+        for name, label in (("status", "Status"), ("dataset", "Data"), ("model", "Model"))
+    ]
+    context = {"page": page, "rows": _rows(page), "selects": selects, "chosen": chosen, "sort": sort, "sorts": SORTS}
+    return render(request, "simulations/list.html", context)
+
+
+@never_cache
+@require_safe
+def simulation(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    return _simulation(request, get_object_or_404(Simulation, pk=simulation_id))
+
+
+def _simulation(request: HttpRequest, found: Simulation, message: str = "", status: int = 200) -> HttpResponse:
+    context = {**fragments.page(found), "configuration": wording.configuration(found), "message": message}
+    return render(request, "simulations/simulation.html", context, status=status)
+
+
+@require_GET
+async def live(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """The stream that keeps a page up to date."""
+    return await stream.respond(request, simulation_id, stream.HTML)
+
+
+@never_cache
+@require_safe
+def place(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """How many go before it; nothing once it runs, for the stream replaces the place then."""
+    found = get_object_or_404(Simulation, pk=simulation_id)
+    if found.status != Status.QUEUED:
+        return HttpResponse(status=204)
+    return render(request, "simulations/_place.html", {"simulation": found, "ahead": fragments.ahead(found)})
+
+
+@never_cache
+@require_safe
+def clients(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """All clients of a simulation, sorted, a hundred at a time."""
+    found = get_object_or_404(Simulation, pk=simulation_id)
+    sort = request.GET.get("sort") if request.GET.get("sort") in CLIENT_SORTS else "number"
+    names = ("number", "behaviour", "num_examples", "rounds", "contribution", "reward_microtokens")
+    ordered = found.clients.order_by(*CLIENT_SORTS[sort]).values(*names)
+    page = Paginator(ordered, CLIENT_ROWS).get_page(request.GET.get("page"))
+    rows = [row | wording.behaviour(found, row) for row in page]
+    context = {"simulation": found, "page": page, "rows": rows, "sort": sort, "sorts": CLIENT_SORTS}
+    return render(request, "simulations/_clients_table.html" if request.htmx else "simulations/clients.html", context)
+
+
+@never_cache
+@require_safe
+def client(request: HttpRequest, simulation_id: int, number: int) -> HttpResponse:
+    found = get_object_or_404(Client.objects.select_related("simulation"), simulation_id=simulation_id, number=number)
+    context = {
+        "simulation": found.simulation,
+        "client": found,
+        "labels": [(label, count, _share(count, found)) for label, count in enumerate(found.label_counts)],
+        "parts": _newest_parts(found),
+        "transfers": _newest_transfers(found),
+        **wording.behaviour(found.simulation, {"number": number, "behaviour": found.behaviour}),
+    }
+    return render(request, "simulations/client.html", context)
+
+
+def _share(count: int, client: Client) -> float:
+    return count / client.num_examples if client.num_examples else 0.0
+
+
+def _newest_parts(client: Client) -> list[Contribution]:
+    """Its part in each of its newest rounds, ascending."""
+    parts = client.contributions.select_related("round").defer("round__evidence")
+    return list(parts.order_by("-round__number")[: fragments.ROUND_ROWS])[::-1]
+
+
+def _newest_transfers(client: Client) -> QuerySet[Transfer]:
+    ledger = client.simulation.ledger_id
+    transfers = Transfer.objects.filter(credit_account__ledger=ledger, credit_account__client=client.number)
+    rows = transfers.select_related("transaction__ledger", "debit_account")
+    return rows.order_by("-transaction__sequence")[:PAGE_ROWS]
+
+
+@require_POST
+def cancel(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    return _act(request, simulation_id, lifecycle.cancel)
+
+
+@require_POST
+def resume(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    return _act(request, simulation_id, lifecycle.resume)
+
+
+def _act(request: HttpRequest, simulation_id: int, action) -> HttpResponse:
+    found = get_object_or_404(Simulation, pk=simulation_id)
+    try:
+        action(simulation_id)
+    except lifecycle.Conflict as error:
+        return _simulation(request, found, message=f"{error}.", status=409)
+    return redirect("simulations:simulation", simulation_id)
+
+
+@require_POST
+def again(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """Queue the same configuration once more."""
+    found = get_object_or_404(Simulation, pk=simulation_id)
+    try:
+        fresh = lifecycle.queue(SimulationConfig.from_dict(found.config), origin=Origin.PAGE)
+    except lifecycle.QueueFull as error:
+        return _simulation(request, found, message=f"{error}.", status=429)
+    except ConfigError as error:
+        return _simulation(request, found, message=f"This configuration can no longer be run: {error}.", status=422)
+    return redirect("simulations:simulation", fresh.pk)

@@ -1,0 +1,156 @@
+// Charts draw themselves from the tables under them, and again whenever a table changes. One theme for light and dark.
+"use strict";
+
+(() => {
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--color-${name}`).trim();
+  const number = new Intl.NumberFormat("en", { maximumFractionDigits: 4 });
+
+  const theme = () => ({
+    animation: false,
+    textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 11, color: colour("quiet") },
+    aria: { enabled: true },
+    grid: { left: 8, right: 8, top: 36, bottom: 8, containLabel: true },
+    // Rich text, because an HTML tooltip needs inline styles that the content security policy forbids.
+    tooltip: {
+      trigger: "axis",
+      renderMode: "richText",
+      confine: true,
+      backgroundColor: colour("card"),
+      borderColor: colour("edge"),
+      textStyle: { color: colour("ink"), fontSize: 12 },
+      axisPointer: { lineStyle: { color: colour("edge"), type: "solid" } },
+    },
+  });
+
+  const axis = (values) => ({
+    axisLine: { show: false },
+    axisTick: { show: false },
+    axisLabel: { color: colour("quiet"), hideOverlap: true, ...(values.type === "value" && { formatter: (value) => number.format(value) }) },
+    splitLine: { lineStyle: { color: colour("line") } },
+    nameTextStyle: { color: colour("quiet"), fontSize: 11 },
+    ...values,
+  });
+
+  const COLOURS = { good: "good", second: "second", doubt: "doubt", quiet: "quiet" };
+
+  // The table as columns: one for x, and one for each series with its name, colour and axis.
+  const read = (table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    const column = (index) => [...table.tBodies[0].rows].map((row) => row.cells[index].dataset.value);
+    const series = heads
+      .map((head, index) => ({ head, index }))
+      .filter(({ head }) => head.dataset.series)
+      .map(({ head, index }) => ({
+        name: head.textContent.trim(),
+        colour: colour(COLOURS[head.dataset.series]),
+        right: head.dataset.axis === "right",
+        values: column(index).map((text) => (text === "" || text === undefined ? null : Number(text))),
+      }));
+    return { x: column(heads.findIndex((head) => "x" in head.dataset)), xName: heads.find((head) => "x" in head.dataset).textContent.trim(), series };
+  };
+
+  const lines = (figure, { x, xName, series }) => {
+    const two = series.some((one) => one.right);
+    const side = (right) => series.filter((one) => one.right === right);
+    const limits = (right) => (side(right).every((one) => one.name === "Accuracy") ? { min: 0, max: 1, interval: 0.25 } : { min: side(right).some((one) => one.values.some((value) => value < 0)) ? null : 0 });
+    const yAxis = (right) =>
+      axis({
+        type: "value",
+        position: right ? "right" : "left",
+        name: two ? side(right).map((one) => one.name.toLowerCase()).join(", ") : "",
+        nameTextStyle: { color: side(right)[0]?.colour, fontSize: 11, align: right ? "right" : "left" },
+        splitLine: { show: !right, lineStyle: { color: colour("line") } },
+        splitNumber: 4,
+        ...limits(right),
+      });
+    return {
+      grid: { top: two ? 36 : 12 },
+      xAxis: axis({ type: "value", min: 0, max: Number(figure.dataset.xMax) || "dataMax", minInterval: 1, splitLine: { show: false }, axisPointer: { label: { show: false } } }),
+      yAxis: two ? [yAxis(false), yAxis(true)] : [yAxis(false)],
+      tooltip: { formatter: (points) => [`${xName} ${number.format(points[0].value[0])}`, ...points.map((point) => `${point.seriesName}  ${point.value[1].toFixed(4)}`)].join("\n") },
+      series: series.map((one) => {
+        const points = x.map((place, index) => [Number(place), one.values[index]]).filter((point) => point[1] !== null);
+        return {
+          type: "line",
+          name: one.name,
+          yAxisIndex: one.right ? 1 : 0,
+          data: points.map((value, index) => ({ value, symbolSize: index === points.length - 1 ? 9 : 0.1 })),
+          symbol: "circle",
+          showAllSymbol: true,
+          lineStyle: { width: 2, color: one.colour, type: one.right ? [6, 3] : "solid" },
+          itemStyle: { color: one.colour },
+          emphasis: { disabled: true },
+        };
+      }),
+    };
+  };
+
+  const histogram = (figure, { x, series }) => ({
+    grid: { top: 16 },
+    xAxis: axis({ type: "category", data: x, axisLine: { show: true, lineStyle: { color: colour("edge") } }, splitLine: { show: false }, name: "" }),
+    yAxis: axis({ type: "value", minInterval: 1, splitNumber: 3 }),
+    tooltip: {
+      axisPointer: { type: "none" },
+      formatter: ([bar]) => `from ${bar.name} tokens: ${number.format(bar.value)} ${bar.value === 1 ? "client" : "clients"}`,
+    },
+    series: series.map((one) => ({ type: "bar", name: one.name, data: one.values, barCategoryGap: "12%", itemStyle: { color: one.colour, borderRadius: [2, 2, 0, 0] }, emphasis: { disabled: true } })),
+  });
+
+  const KINDS = { lines, histogram };
+
+  const merged = (base, own) => {
+    const result = { ...base };
+    for (const [key, value] of Object.entries(own)) {
+      const both = value && result[key] && typeof value === "object" && !Array.isArray(value);
+      result[key] = both ? merged(result[key], value) : value;
+    }
+    return result;
+  };
+
+  const draw = (figure) => {
+    const table = figure.querySelector("table");
+    const label = { aria: { label: { description: `${figure.dataset.name}. The values are in the table below.` } } };
+    figure.chart.setOption(merged(merged(theme(), label), KINDS[figure.dataset.chart](figure, read(table))), { notMerge: true });
+  };
+
+  const drawings = new Map(); // figure -> what ends its watching
+
+  const begin = (figure) => {
+    const box = figure.querySelector(".chart");
+    figure.classList.add("has-chart");
+    figure.chart = echarts.init(box, null, { renderer: "svg" });
+    let waiting = false;
+    const later = () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => {
+        waiting = false;
+        if (figure.isConnected) draw(figure);
+      });
+    };
+    const changes = new MutationObserver(later);
+    changes.observe(figure.querySelector("table"), { childList: true, subtree: true, characterData: true });
+    const size = new ResizeObserver(() => figure.chart.resize());
+    size.observe(box);
+    drawings.set(figure, () => {
+      changes.disconnect();
+      size.disconnect();
+      figure.chart.dispose();
+    });
+    draw(figure);
+  };
+
+  const refresh = () => {
+    for (const [figure, end] of drawings) {
+      if (figure.isConnected) continue;
+      end();
+      drawings.delete(figure);
+    }
+    for (const figure of document.querySelectorAll("figure[data-chart]")) if (!drawings.has(figure)) begin(figure);
+  };
+
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawings.forEach((_, figure) => draw(figure)));
+  document.addEventListener("htmx:afterSwap", refresh);
+  document.addEventListener("htmx:oobAfterSwap", refresh);
+  refresh();
+})();
