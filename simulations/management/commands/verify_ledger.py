@@ -23,7 +23,11 @@ class Command(BaseCommand):
             if not found.ok:
                 self.stderr.write(str(found.problem))
                 sys.exit(1)
-            ledgers, transactions, transfers = ledgers + 1, transactions + found.transactions, transfers + found.transfers
+            ledgers, transactions, transfers = (
+                ledgers + 1,
+                transactions + found.transactions,
+                transfers + found.transfers,
+            )
         self.stdout.write(f"Verified {ledgers:,} ledgers: {transactions:,} transactions, {transfers:,} transfers")
 
 

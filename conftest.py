@@ -1,0 +1,145 @@
+"""What every test finds: an environment of its own, real servers, a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fedsite.tests import machine, servers
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+LEFT_OUT = pytest.StashKey[int]()  # browser tests
+
+# Before any settings are read: nothing here may depend on, or touch, what the developer's own site uses.
+# Programs that tests start inherit it. pyproject.toml names no DJANGO_SETTINGS_MODULE: pytest-django would
+# read the settings too soon.
+SCRATCH = Path(tempfile.mkdtemp(prefix="fedsite-tests-"))
+NOWHERE = "http://127.0.0.1:9"  # a closed port: a test that wants to download finds the network gone
+OWN = {
+    "DJANGO_SETTINGS_MODULE": "fedsite.settings",
+    "FEDSITE_ENV_FILE": os.devnull,
+    "SECRET_KEY": "only-for-tests-only-for-tests-only-for-tests-only-for-tests",
+    "DEBUG": "1",
+    "FEDSITE_CHECKPOINT_DIR": str(SCRATCH / "checkpoints"),
+    "FEDSITE_DATA_DIR": str(machine.data_dir().resolve()),
+    **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
+}
+DEFAULTS = ("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "REDIS_URL", "FEDSITE_ACCESS", "FEDSITE_MAX_CONCURRENT",
+            "FEDSITE_MAX_QUEUED")  # fmt: skip
+
+os.environ.update(OWN)
+os.environ.setdefault("DATABASE_URL", f"sqlite:///{SCRATCH / 'unused.sqlite3'}")  # PostgreSQL under with_postgres
+for name in DEFAULTS:
+    os.environ.pop(name, None)
+
+from django.conf import settings  # noqa: E402
+
+settings.INSTALLED_APPS  # noqa: B018  # loads them, so that pytest-django sets Django up
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    problems = machine.problems()
+    if problems:
+        raise pytest.UsageError("; ".join(problems))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test that asks for `browser` is a browser test; without a Chromium they are left out, and told of."""
+    browsing = [item for item in items if "browser" in getattr(item, "fixturenames", ())]
+    for item in browsing:
+        item.add_marker("browser")
+    if browsing and machine.chromium() is None:
+        items[:] = [item for item in items if item not in browsing]
+        config.hook.pytest_deselected(items=browsing)
+        config.stash[LEFT_OUT] = len(browsing)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if count := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"No Chromium with its chromedriver here: {count} browser tests were left out")
+
+
+@pytest.fixture(scope="session")
+def dataset() -> str:
+    """The best data set that is on disk: `mnist`, else `digits`."""
+    return "mnist" if machine.has_mnist() else "digits"
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every migration and no row; copy it, do not write to it."""
+    return servers.migrate(tmp_path_factory.mktemp("migrated"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) -> Iterator[servers.Server]:
+    """One running site for tests that only use it; whoever kills, fills or counts takes `start_server`."""
+    running = servers.start_site(tmp_path_factory.mktemp("site"), migrated_database)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, migrated_database: Path) -> Iterator[Callable[..., servers.Server]]:
+    """`start_server(folder=None, *, port=None, **settings)`: a site of the test's own, stopped after it.
+
+    After `first.kill()`, `start_server(first.folder, port=first.port)` goes on with the same files.
+    """
+    started: list[servers.Server] = []
+
+    def start(folder: Path | None = None, *, port: int | None = None, **settings: str) -> servers.Server:
+        folder = folder or tmp_path / f"site-{len(started) + 1}"
+        started.append(servers.start_site(folder, migrated_database, port=port, **settings))
+        return started[-1]
+
+    yield start
+    stop_all(started)
+
+
+def stop_all(started: list[servers.Server]) -> None:
+    errors = []
+    for running in started:
+        try:
+            running.stop()
+        except servers.ServerError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Redis of its own."""
+    with servers.redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chrome]:
+    """A headless Chromium with a fresh profile; `get_log("browser")` tells of refused scripts and styles."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = machine.chromium() or ""
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                 "--disable-background-networking", "--window-size=1280,1000",
+                 f"--user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()

@@ -1,0 +1,227 @@
+"""The walls between the rooms: who may import whom, and what a web process never loads."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fedsite.tests.machine import PROJECT
+
+ROOMS = ("training", "incentives", "simulations", "fedsite", "benchmarks")
+HEAVY = ("torch", "torchvision", "sklearn")
+STDLIB = frozenset(sys.stdlib_module_names)
+NUMERIC = frozenset({"numpy", "torch", "torchvision", "sklearn"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wall:
+    """What the modules that `files` names may import, of the top-level names."""
+
+    files: tuple[str, ...]  # glob patterns from the project's root; tests are never meant
+    allows: Callable[[str], bool]
+    says: str
+
+
+def without(*names: str) -> Callable[[str], bool]:
+    return lambda imported: imported not in names
+
+
+def only(*names: str) -> Callable[[str], bool]:
+    allowed = STDLIB | frozenset(names)
+    return lambda imported: imported in allowed
+
+
+WALLS = (
+    Wall(
+        files=("training/config.py", "training/events.py"),
+        allows=only("training"),
+        says="is read without PyTorch: stdlib only",
+    ),
+    Wall(
+        files=("simulations/config.py", "simulations/events.py"),
+        allows=only("training", "simulations"),
+        says="is read without PyTorch and Django: stdlib only",
+    ),
+    Wall(
+        files=("training/**/*.py",),
+        allows=only("training", *NUMERIC, "ray"),
+        says="training knows no Django, no tokens and no sibling",
+    ),
+    Wall(
+        files=("incentives/**/*.py",),
+        allows=without(*(room for room in ROOMS if room != "incentives"), *HEAVY),
+        says="incentives imports nothing of ours, and no PyTorch",
+    ),
+    Wall(
+        files=("incentives/valuation/**/*.py", "incentives/rewards.py"),
+        allows=only("incentives", "numpy", "scipy"),
+        says="valuations and rewards are pure",
+    ),
+    Wall(
+        files=("simulations/engine.py",),
+        allows=without("django", "channels", "ninja"),
+        says="the engine knows no Django",
+    ),
+    Wall(
+        files=("simulations/**/*.py",),
+        allows=without("fedsite", "benchmarks"),
+        says="simulations imports training and incentives only",
+    ),
+    Wall(
+        files=("training/**/*.py", "incentives/**/*.py", "simulations/**/*.py", "benchmarks/**/*.py"),
+        allows=without("fedsite"),
+        says="nobody imports fedsite",
+    ),
+)
+# Of the pure rooms' own packages, only pure modules may be imported, or Django comes in by the back door.
+PURE_IMPORTS = (
+    "training.loop",
+    "training.datasets",
+    "incentives.valuation",
+    "incentives.rewards",
+    "simulations.engine",
+    "simulations.config",
+    "simulations.events",
+)
+LIGHT_IMPORTS = ("training.config", "training.events", "simulations.config", "simulations.events")
+
+
+def imported_names(source: str, module: str) -> Iterator[tuple[int, str]]:
+    """(line, full name) of all that a module imports, also within functions; relative names resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".")[: -node.level] if node.level else []
+            yield node.lineno, ".".join([*package, *([node.module] if node.module else [])])
+
+
+def trespasses(root: Path, walls: tuple[Wall, ...] = WALLS) -> list[str]:
+    """Every import under `root` that goes through a wall, as 'file:line imports name: reason'."""
+    return sorted(
+        f"{path.relative_to(root)}:{line} imports {name}: {wall.says}"
+        for wall in walls
+        for path in {path for pattern in wall.files for path in root.glob(pattern)}
+        if "tests" not in path.relative_to(root).parts
+        for line, name in imported_names(path.read_text(), dotted(path.relative_to(root)))
+        if not wall.allows(name.split(".")[0])
+    )
+
+
+def dotted(path: Path) -> str:
+    """Name of a module as relative imports count it: a package's __init__ is a step deeper."""
+    return ".".join(path.with_suffix("").parts)
+
+
+def loaded(statements: str, watched: tuple[str, ...]) -> list[str]:
+    """Which of the watched packages a fresh Python has loaded after the statements."""
+    program = f"{statements}\nimport sys\nprint(*(name for name in {watched!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def imports(*modules: str) -> str:
+    return "\n".join(f"import {module}" for module in modules)
+
+
+WEB = "import django; django.setup()\n" + imports("fedsite.urls", "fedsite.asgi", "simulations.worker")
+# Tests run on a data base of their own, made later than this; the check for it is not what is asked here.
+WITHOUT_A_DATA_BASE = "import fedsite.migrated; fedsite.migrated.require_migrations = lambda: None\n"
+
+
+def test_it_keeps_the_walls() -> None:
+    assert trespasses(PROJECT) == []
+
+
+def test_it_sees_every_room() -> None:
+    """A wall around files that are not there would stand for ever."""
+    empty = [pattern for wall in WALLS for pattern in wall.files if not any(PROJECT.glob(pattern))]
+    assert empty == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "reason"),
+    [
+        ("training/config.py", "import numpy", "stdlib only"),
+        ("training/loop.py", "from django.db import models", "training knows no Django"),
+        (
+            "training/backends/fast.py",
+            "def run():\n    import incentives.rewards",
+            "training knows no Django",
+        ),
+        (
+            "training/deep/er/room.py",
+            "from channels.layers import get_channel_layer",
+            "training knows no Django",
+        ),
+        ("simulations/config.py", "import torch", "stdlib only"),
+        ("simulations/events.py", "from django.db import models", "stdlib only"),
+        ("incentives/ledger.py", "from simulations.models import Simulation", "nothing of ours"),
+        ("incentives/rewards.py", "from training.config import ConfigError", "nothing of ours"),
+        ("incentives/valuation/shapley.py", "from django.db import models", "pure"),
+        ("incentives/rewards.py", "import django.db", "pure"),
+        ("simulations/engine.py", "import django", "engine knows no Django"),
+        ("simulations/views.py", "from fedsite import settings", "nobody imports fedsite"),
+        ("training/loop.py", "import fedsite.settings as s", "nobody imports fedsite"),
+        ("benchmarks/speed.py", "from fedsite.settings import DEBUG", "nobody imports fedsite"),
+    ],
+)
+def test_it_sees_an_import_through_a_wall(tmp_path: Path, file: str, source: str, reason: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    found = trespasses(tmp_path)
+    assert any(text.startswith(f"{file}:") and reason in text for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        (
+            "training/loop.py",
+            "import torch\nfrom training.config import TrainingConfig\nfrom . import clients",
+        ),
+        (
+            "training/backends/__init__.py",
+            "from .sequential import train\nfrom ..config import TrainingConfig",
+        ),
+        ("training/tests/test_loop.py", "import django\nimport fedsite"),
+        ("simulations/engine.py", "import training.loop\nfrom incentives.rewards import split"),
+        ("incentives/models.py", "from django.db import models"),
+        ("fedsite/urls.py", "import simulations.urls"),
+    ],
+)
+def test_it_lets_neighbours_in(tmp_path: Path, file: str, source: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    assert trespasses(tmp_path) == []
+
+
+def test_it_resolves_relative_imports() -> None:
+    assert list(imported_names("from .. import config", "training.backends.fast")) == [(1, "training")]
+    assert list(imported_names("from . import fast", "training.backends.__init__")) == [(1, "training.backends")]
+    assert list(imported_names("from ...fedsite import urls", "a.b.c")) == [(1, "fedsite")]
+
+
+def test_it_serves_pages_and_runs_the_worker_without_pytorch() -> None:
+    assert loaded(WITHOUT_A_DATA_BASE + WEB, HEAVY) == []
+
+
+def test_it_computes_without_django() -> None:
+    assert loaded(imports(*PURE_IMPORTS), ("django", "channels", "ninja", "fedsite")) == []
+
+
+def test_it_reads_configurations_without_pytorch() -> None:
+    assert loaded(imports(*LIGHT_IMPORTS), (*HEAVY, "numpy", "django")) == []
+
+
+def test_it_sees_what_a_process_loads() -> None:
+    assert loaded("import numpy, json", ("numpy", "json", "torch")) == ["numpy", "json"]

@@ -1,0 +1,207 @@
+"""What README.md says is true: fields, presets, settings, commands, requests, paths and links."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.core.management import load_command_class
+from django.core.management.base import BaseCommand
+
+from fedsite.tests import servers
+from fedsite.tests.machine import PROJECT
+from simulations.config import FIELDS, PRESETS, SimulationConfig
+from training.config import BEHAVIOURS, Parameter, bounds_text
+
+README = (PROJECT / "README.md").read_text()
+DOCUMENTS = ("README.md", "DESIGN.md")
+FENCED = re.findall(r"^```\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+LINES = [line for block in FENCED for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("python manage.py")]
+REQUESTS = [line for line in LINES if line.startswith("curl")]
+MAP = next(block for block in FENCED if "manage.py  " in block)
+SITE = "http://127.0.0.1:8000"
+APPS = {
+    "run_simulation": "simulations",
+    "runworker": "simulations",
+    "verify_ledger": "simulations",
+    "export_ledger": "incentives",
+    "collectstatic": "django.contrib.staticfiles",
+    "createsuperuser": "django.contrib.auth",
+    "migrate": "django.core",
+}
+SETTINGS = (
+    *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
+    *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_ACCESS"),
+    *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED"),
+)
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    """A Markdown table; the first row is its head."""
+    head, *body = rows
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *body))
+
+
+def fields_table() -> str:
+    return table(("field", "default", "values", "meaning"), *(field_row(name) for name in FIELDS))
+
+
+def field_row(name: str) -> tuple[str, ...]:
+    limits = FIELDS[name].metadata
+    values = ", ".join(f"`{choice}`" for choice in limits["choices"] or ()) or bounds_text(limits)
+    return f"`{name}`", default_of(name), values, limits["help"]
+
+
+def default_of(name: str) -> str:
+    if name == "behaviours":
+        return "`{}`"
+    return "by the data set" if FIELDS[name].default is None else f"`{FIELDS[name].default}`"
+
+
+def presets_table() -> str:
+    rows = [
+        (f"`{name}`", preset.label, preset.help, f"`{json.dumps(preset.values)}`") for name, preset in PRESETS.items()
+    ]
+    return table(("preset", "label", "what it shows", "fields that it sets"), *rows)
+
+
+def behaviours_table() -> str:
+    rows = [(f"`{kind}`", "; ".join(map(parameter, takes.items()))) for kind, takes in BEHAVIOURS.items()]
+    return table(("kind", "parameters"), *rows)
+
+
+def parameter(named: tuple[str, Parameter]) -> str:
+    name, takes = named
+    return f"`{name}` ({takes.default:g}; {takes.minimum:g} to {takes.maximum:g}): {takes.help}"
+
+
+@pytest.mark.parametrize("expected", [fields_table, presets_table, behaviours_table])
+def test_it_lists_every_choice(expected: Callable[[], str]) -> None:
+    assert expected() in README, f"README.md lacks this table:\n\n{expected()}\n"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_offers_presets_that_work(preset: str) -> None:
+    assert SimulationConfig.from_dict(PRESETS[preset].values)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_it_shows_commands_that_parse(line: str) -> None:
+    name, *arguments = shlex.split(line.partition(" > ")[0])[2:]
+    command: BaseCommand = load_command_class(APPS[name], name)
+    command._called_from_command_line = True
+    parser = command.create_parser("manage.py", name)
+    parser.parse_args(arguments)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--help"])
+    assert ended.value.code == 0
+
+
+def test_it_shows_every_command_of_ours() -> None:
+    shown = {shlex.split(line)[2] for line in COMMANDS}
+    ours = {path.stem for path in PROJECT.glob("*/management/commands/[a-z]*.py")}
+    assert ours <= shown
+
+
+def test_it_refuses_a_command_that_does_not_parse() -> None:
+    with pytest.raises(SystemExit):
+        test_it_shows_commands_that_parse("python manage.py verify_ledger --simulations 12")
+
+
+def documented_settings() -> set[str]:
+    section = README.split("\n## Settings\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([A-Z_]+)` \|", section, flags=re.MULTILINE))
+
+
+def test_it_lists_every_setting() -> None:
+    source = (PROJECT / "fedsite" / "settings.py").read_text()
+    read = set(re.findall(r"\b(?:flag|count|names|one_of|folder|environ\.get)\(\s*\"([A-Z_]+)\"", source))
+    assert "FEDSITE_MAX_QUEUED" in read
+    assert documented_settings() == read | set(SETTINGS)
+
+
+def request_of(line: str) -> dict[str, Any]:
+    """What a curl command of the README sends."""
+    request: dict[str, Any] = {"method": "GET", "headers": {}}
+    words = iter(shlex.split(line)[1:])
+    for word in words:
+        if word == "-X":
+            request["method"] = next(words)
+        elif word == "-H":
+            name, _, value = next(words).partition(": ")
+            request["headers"][name] = value
+        elif word == "-d":
+            request["content"] = next(words)
+        elif word.startswith(SITE):
+            request["url"] = word.removeprefix(SITE)
+        elif word != "-N":
+            raise ValueError(f"curl {word}: not known to this test")
+    return request
+
+
+def test_it_shows_requests_that_a_fresh_site_answers(start_server: Callable[..., servers.Server]) -> None:
+    """All of them, in the order of the page: it speaks of simulations 1 and 2, which they start."""
+    site = start_server()
+    with httpx.Client(base_url=site.url, timeout=120) as client:
+        for line in REQUESTS:
+            answer = client.request(**request_of(line))  # a stream is read to its end
+            assert answer.is_success, f"{line}\n{answer.status_code} {answer.text[:500]}"
+        assert len(REQUESTS) > 10
+        done = client.get("/api/simulations/1/").json()
+        assert done["status"] == "completed", done["failure"]
+        assert (len(done["rounds"]), len(done["clients"])) == (3, 5)
+        assert client.get("/api/openapi.json").status_code == 200
+        assert client.get("/api/docs").status_code == 200
+
+
+def anchors(document: str) -> set[str]:
+    """Names of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", (PROJECT / document).read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_it_links_to_what_is_there(document: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", (PROJECT / document).read_text())
+    local = [link for link in links if not link.startswith("https://")]
+    lost = [link for link in local if not resolves(document, link)]
+    assert lost == []
+
+
+def resolves(document: str, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    if path and not (PROJECT / path).exists():
+        return False
+    return not anchor or anchor in anchors(path or document)
+
+
+def test_it_maps_files_that_exist() -> None:
+    paths = [line.split()[0] for line in MAP.splitlines() if line and not line.startswith(" ")]
+    assert len(paths) > 40
+    assert [path for path in paths if not (PROJECT / path).exists()] == []
+
+
+def test_it_maps_every_room() -> None:
+    """A module that is not on the map is either in the wrong place or missing from it."""
+    mapped = [line.split()[0] for line in MAP.splitlines() if line and not line.startswith(" ")]
+    unmapped = [
+        str(path.relative_to(PROJECT))
+        for room in ("training", "incentives", "simulations", "fedsite", "benchmarks")
+        for path in sorted((PROJECT / room).rglob("*.py"))
+        if path.name not in ("__init__.py", "apps.py")
+        and not {"tests", "migrations", "node_modules"} & set(path.parts)
+        and not any(covers(entry, path.relative_to(PROJECT)) for entry in mapped)
+    ]
+    assert unmapped == []
+
+
+def covers(entry: str, path: Path) -> bool:
+    """Whether a line of the map is about the file, or about its folder below a room."""
+    return entry == str(path) or (entry.count("/") > 1 and str(path).startswith(entry))

@@ -1,0 +1,158 @@
+"""Settings come from the environment first, then from a .env file; a wrong one stops the start in plain words."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsite.tests import servers
+from fedsite.tests.machine import PROJECT
+
+NAMES = (
+    *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
+    *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_ACCESS"),
+    *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED"),
+)
+
+
+@pytest.fixture
+def bare() -> Iterator[None]:
+    """An environment that says nothing but the secret key; restored afterwards, whatever a .env file adds."""
+    before = dict(os.environ)
+    for name in NAMES:
+        os.environ.pop(name, None)
+    os.environ["SECRET_KEY"] = "a-secret"
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def settings(**environment: str) -> dict[str, Any]:
+    """The settings that an environment gives."""
+    os.environ.update(environment)
+    return runpy.run_path(str(PROJECT / "fedsite" / "settings.py"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("DEBUG", "perhaps", "0 or 1"),
+        ("SECRET_KEY", "", "a long random text"),
+        ("DATABASE_URL", "nonsense", "postgresql://"),
+        ("DATABASE_URL", "sqlserverr://host/name", "postgresql://"),
+        ("REDIS_URL", "localhost:6379", "redis://"),
+        ("CORS_ALLOWED_ORIGINS", "localhost:3000", "http://localhost:3000"),
+        ("CORS_ALLOWED_ORIGINS", "http://localhost:3000/", "http://localhost:3000"),
+        ("FEDSITE_ACCESS", "closed", "open or login"),
+        ("FEDSITE_DATA_DIR", str(PROJECT / "manage.py"), "a folder"),
+        ("FEDSITE_CHECKPOINT_DIR", str(PROJECT / "manage.py"), "a folder"),
+        ("FEDSITE_MAX_CONCURRENT", "0", "a whole number from 1"),
+        ("FEDSITE_MAX_CONCURRENT", "two", "a whole number from 1"),
+        ("FEDSITE_MAX_CONCURRENT", "1.5", "a whole number from 1"),
+        ("FEDSITE_MAX_QUEUED", "-1", "a whole number from 1"),
+        ("FEDSITE_MAX_QUEUED", "1" * 30, "a whole number from 1"),
+    ],
+)
+@pytest.mark.usefixtures("bare")
+def test_it_names_a_wrong_setting(name: str, value: str, expected: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        settings(**{name: value})
+    text = str(stopped.value)
+    assert text.startswith(f"{name}={value!r}: expected ")
+    assert expected in text
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_has_safe_defaults() -> None:
+    given = settings()
+    assert given["DEBUG"] is False
+    assert given["FEDSITE_ACCESS"] == "login"
+    assert given["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
+    assert given["CORS_ALLOWED_ORIGINS"] == ["http://localhost:3000"]
+    assert (given["FEDSITE_DATA_DIR"], given["FEDSITE_CHECKPOINT_DIR"]) == (
+        PROJECT / "data",
+        PROJECT / "checkpoints",
+    )
+    assert (given["FEDSITE_MAX_CONCURRENT"], given["FEDSITE_MAX_QUEUED"]) == (1, 100)
+    assert given["SESSION_COOKIE_SECURE"] is given["CSRF_COOKIE_SECURE"] is True
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_is_open_to_a_developer() -> None:
+    given = settings(DEBUG="1")
+    assert given["FEDSITE_ACCESS"] == "open"
+    assert given["SESSION_COOKIE_SECURE"] is False
+    assert settings(FEDSITE_ACCESS="login")["FEDSITE_ACCESS"] == "login"
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_keeps_sqlite_durable_and_its_triggers_whole() -> None:
+    database = settings()["DATABASES"]["default"]
+    assert database["NAME"] == str(PROJECT / "db.sqlite3")
+    assert database["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "recursive_triggers=ON", "foreign_keys=ON"):
+        assert f"PRAGMA {pragma}" in database["OPTIONS"]["init_command"]
+    assert database["CONN_MAX_AGE"] is None
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_holds_no_connection_to_postgresql_open() -> None:
+    database = settings(DATABASE_URL="postgresql://ann:pw@db.example.org/fedsite")["DATABASES"]["default"]
+    assert database["ENGINE"] == "django.db.backends.postgresql"
+    assert (database["HOST"], database["NAME"], database["CONN_MAX_AGE"]) == ("db.example.org", "fedsite", 0)
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_runs_the_worker_inside_without_redis_only() -> None:
+    assert settings()["EMBEDDED_WORKER"] is True
+    given = settings(REDIS_URL="redis://localhost:6379/0")
+    assert given["EMBEDDED_WORKER"] is False
+    assert given["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"] == [
+        {"address": "redis://localhost:6379/0", "socket_timeout": None}
+    ]
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_reads_the_environment_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "dotenv"
+    file.write_text("FEDSITE_MAX_QUEUED=7\nFEDSITE_MAX_CONCURRENT=3\n")
+    given = settings(FEDSITE_ENV_FILE=str(file), FEDSITE_MAX_CONCURRENT="2")
+    assert (given["FEDSITE_MAX_QUEUED"], given["FEDSITE_MAX_CONCURRENT"]) == (7, 2)
+
+
+def test_it_says_so_without_a_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        cwd=PROJECT,
+        env=os.environ | {"FEDSITE_ACCESS": "closed"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert done.stderr.strip() == "FEDSITE_ACCESS='closed': expected open or login"
+
+
+def test_it_asks_for_missing_migrations_without_a_traceback(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.sqlite3"
+    empty.touch()
+    with pytest.raises(servers.ServerError, match=r"lacks \d+ migrations") as stopped:
+        servers.start_site(tmp_path / "site", empty)
+    assert "make run" in str(stopped.value)
+    assert "Traceback" not in str(stopped.value)
+
+
+def test_it_needs_no_new_migration() -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "makemigrations", "--check", "--dry-run"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
