@@ -10,6 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.config import TrainingConfig
+from training.datasets import Data
+from training.seeds import torch_generator
+
 HONEST: Mapping[str, Any] = MappingProxyType({"kind": "honest"})
 
 
@@ -88,3 +92,32 @@ BEHAVIOURS: dict[str, Callable[..., Behaviour]] = {
 def behaviour_of(task: Task) -> Behaviour:
     parameters = {name: value for name, value in task.behaviour.items() if name != "kind"}
     return BEHAVIOURS[task.behaviour["kind"]](**parameters)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """What a client really does in a round. Whoever trains it needs to know no more of its behaviour."""
+
+    batches: tuple[Tensor, ...]  # int64 [at most batch_size] each: places among the client's own examples, in order
+    labels: Tensor  # int64 [num_examples], what it takes for the truth
+    update: Callable[[Tensor], Tensor]  # delta [P] it found -> delta [P] it sends
+
+
+def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> Work | None:
+    """The client's work in this round; None where it sends nothing. Costs no gradient."""
+    behaviour = behaviour_of(task)
+    if not behaviour.trains:
+        return None
+    generator = torch_generator(config.seed, "behaviour", 0, task.client)
+    return Work(
+        batches=_batches(task, config, round_number),
+        labels=behaviour.labels(data.train_y[task.indices], data.info.num_classes, generator),
+        update=behaviour.update,
+    )
+
+
+def _batches(task: Task, config: TrainingConfig, round_number: int) -> tuple[Tensor, ...]:
+    """Every example once per epoch, in a fresh order; the last batch of an epoch may be short."""
+    generator = torch_generator(config.seed, "batches", round_number, task.client)
+    orders = (torch.randperm(len(task.indices), generator=generator) for _ in range(config.local_epochs))
+    return tuple(batch for order in orders for batch in torch.split(order, config.batch_size))

@@ -86,7 +86,7 @@ def test_a_round_that_cannot_be_paid_is_not_recorded_either(monkeypatch):
 def test_a_round_trained_again_is_compared_and_not_paid_again():
     simulation = recorded(until=happened().index(rounds()[1]) + 1)
     claim = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence)
-    before = [rows for rows in state()[1:]]
+    before = state()[1:]
     recorder.record(claim, rounds()[0])
     assert state()[1:] == before
     with pytest.raises(recorder.Diverged, match="Round 1"):

@@ -86,7 +86,7 @@ def test_later_options_win(site, tmp_path):
     file.write_text(json.dumps({"num_rounds": 2, "lr": 0.2, "behaviours": {"1": {"kind": "free_rider"}}}))
     result = run(
         site, "--preset", "free_rider", "--num-rounds", "9", "--config", str(file), "--set", "lr=0.3", *FIELDS[:4],
-        "--set", "behaviours.2.kind=sign_flip", "--set", "behaviours.2.scale=2", "--set", "model=logistic", "--no-record",
+        "--set", "behaviours.2.kind=sign_flip", "--set", "behaviours.2.scale=2", "--model", "logistic", "--no-record",
     )  # fmt: skip
     config = result["config"]
     assert (config["num_rounds"], config["lr"], config["partition"], config["model"]) == (

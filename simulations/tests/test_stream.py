@@ -28,7 +28,7 @@ def followed(server):
 
 
 def test_a_program_sees_every_event_once_and_the_end(server, followed):
-    number, frames = followed
+    _, frames = followed
     assert [int(frame.id) for frame in frames[:-1]] == list(range(1, len(frames)))
     assert (frames[-1].event, frames[-1].data) == ("close", ["closed"])
     for frame in frames[:-1]:

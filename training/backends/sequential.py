@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import networks
-from training.clients import Behaviour, Task, Update, behaviour_of
+from training.clients import Task, Update, Work, work
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import TrainingError
-from training.seeds import torch_generator
 
 LOSS_BATCHES = 10  # one batch alone is too noisy to compare with another
 
@@ -35,42 +34,28 @@ def _update(
     network: nn.Module, weights: Tensor, task: Task, data: Data, config: TrainingConfig, round_number: int
 ) -> Update:
     """One client's answer, or a TrainingError that names client, round and cause."""
-    behaviour = behaviour_of(task)
-    if not behaviour.trains:
-        return Update(client=task.client, num_examples=len(task.indices), delta=None, loss_before=None, loss_after=None)
+    num_examples = len(task.indices)
     try:
+        todo = work(task, data, config, round_number)
+        if todo is None:
+            return Update(client=task.client, num_examples=num_examples, delta=None, loss_before=None, loss_after=None)
         networks.load(network, weights)
-        losses = _descend(network, task, behaviour, data, config, round_number)
-        delta = behaviour.update(networks.flatten(network) - weights)
+        before, after = _descend(network, task, todo, data, config)
+        delta = todo.update(networks.flatten(network) - weights)
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         text = f"Round {round_number}: the training of client {task.client} failed: {cause}"
         raise TrainingError(text) from error
-    return Update(
-        client=task.client,
-        num_examples=len(task.indices),
-        delta=delta,
-        loss_before=losses[0],
-        loss_after=losses[1],
-    )
+    return Update(client=task.client, num_examples=num_examples, delta=delta, loss_before=before, loss_after=after)
 
 
-def _descend(
-    network: nn.Module,
-    task: Task,
-    behaviour: Behaviour,
-    data: Data,
-    config: TrainingConfig,
-    round_number: int,
-) -> tuple[float, float]:
-    """Local SGD over all epochs, in place; the mean losses over its first and over its last batches."""
-    generator = torch_generator(config.seed, "behaviour", 0, task.client)
-    labels = behaviour.labels(data.train_y[task.indices], data.info.num_classes, generator)
+def _descend(network: nn.Module, task: Task, todo: Work, data: Data, config: TrainingConfig) -> tuple[float, float]:
+    """Local SGD over all batches, in place; the mean losses over its first and over its last batches."""
     parameters: list[Tensor] = list(network.parameters())
     momenta: list[Tensor] = []
     losses: list[Tensor] = []
-    for batch in _batches(task, config, round_number):
-        loss = F.cross_entropy(network(data.train_x[task.indices[batch]]), labels[batch])
+    for batch in todo.batches:
+        loss = F.cross_entropy(network(data.train_x[task.indices[batch]]), todo.labels[batch])
         gradients = list(torch.autograd.grad(loss, parameters))
         sgd_step(parameters, gradients, momenta, config)
         losses.append(loss.detach())
@@ -81,14 +66,6 @@ def ends(losses: Tensor) -> tuple[float, float]:
     """Mean of the first and mean of the last batches' losses [steps]: ten, or half of them where there are fewer."""
     few = max(1, min(LOSS_BATCHES, len(losses) // 2))
     return losses[:few].mean().item(), losses[-few:].mean().item()
-
-
-def _batches(task: Task, config: TrainingConfig, round_number: int) -> Iterator[Tensor]:
-    """Positions among the client's examples, [at most batch_size] each: every example once per epoch."""
-    generator = torch_generator(config.seed, "batches", round_number, task.client)
-    for _ in range(config.local_epochs):
-        order = torch.randperm(len(task.indices), generator=generator)
-        yield from torch.split(order, config.batch_size)
 
 
 def sgd_step(parameters: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], config: TrainingConfig) -> None:
