@@ -6,6 +6,7 @@ from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
+from django.shortcuts import resolve_url
 from ninja.errors import HttpError
 
 from simulations.origins import is_foreign
@@ -15,6 +16,8 @@ OPEN_PATHS = ("/healthz", "/readyz", "/accounts/login/", "/admin/", "/static/") 
 
 class AccessMiddleware:
     """With FEDSITE_ACCESS=login nobody reads or writes without having signed in."""
+
+    sync_capable, async_capable = True, False
 
     def __init__(self, get_response: Callable) -> None:
         self.get_response = get_response
@@ -29,11 +32,9 @@ class AccessMiddleware:
             return None
         if request.path.startswith("/api/"):
             return JsonResponse({"detail": "Sign in first"}, status=401)
+        if request.headers.get("HX-Request"):  # a sign-in page has no place inside a fragment
+            return HttpResponse(status=401, headers={"HX-Redirect": resolve_url(settings.LOGIN_URL)})
         return redirect_to_login(request.get_full_path())
-
-
-AccessMiddleware.sync_capable = True
-AccessMiddleware.async_capable = False
 
 
 def may_write(request: HttpRequest) -> bool:

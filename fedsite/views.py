@@ -1,5 +1,8 @@
-"""What load balancers ask, and the page of a refused form."""
+"""What load balancers ask, and the pages of a refused form and of an address that is not there."""
 
+from collections.abc import Callable
+
+from django.conf import settings
 from django.db import connection
 from django.db.utils import Error
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -28,3 +31,19 @@ def readyz(request: HttpRequest) -> JsonResponse:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return render(request, "403.html", {"reason": reason}, status=403)
+
+
+class PlainNotFound:
+    """The site's own page for an address that is not there, in DEBUG too, where Django would show its insides."""
+
+    sync_capable, async_capable = True, False
+    ELSEWHERE = ("/api/", "/admin/", "/static/")  # these have their own
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if settings.DEBUG and response.status_code == 404 and not request.path.startswith(self.ELSEWHERE):
+            return render(request, "404.html", status=404)
+        return response

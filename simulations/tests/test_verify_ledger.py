@@ -1,0 +1,96 @@
+"""`manage.py verify_ledger` finds whatever was changed, though the ledger's own row was changed along with it."""
+
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from incentives import ledger
+from incentives.models import Account, Ledger, Transaction, Transfer
+from simulations.tests.cast import recorded
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+TRIGGERED = ("incentives_transaction", "incentives_transfer", "incentives_account", "incentives_ledger")
+
+
+def verify(*arguments) -> tuple[int, str]:
+    out, errors = StringIO(), StringIO()
+    try:
+        call_command("verify_ledger", *arguments, stdout=out, stderr=errors)
+    except SystemExit as ended:
+        return ended.code, errors.getvalue()
+    return 0, out.getvalue()
+
+
+@pytest.fixture
+def unguarded():
+    """The triggers taken away, as somebody with the data base's password can."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET session_replication_role = replica")
+            yield cursor
+            cursor.execute("SET session_replication_role = DEFAULT")
+            return
+        cursor.execute(
+            f"SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ({', '.join(['%s'] * 4)})",
+            TRIGGERED,
+        )
+        for (name,) in cursor.fetchall():
+            cursor.execute(f"DROP TRIGGER {name}")
+        yield cursor
+
+
+def test_it_counts_what_it_verified():
+    recorded(), recorded()
+    ledger.post(ledger.open_ledger("manual").pk, key="a", transfers=[ledger.Entry("mint", "treasury", 5, "pool")])
+    code, text = verify()
+    transfers = Transfer.objects.count()
+    assert (code, text) == (0, f"Verified 3 ledgers: 7 transactions, {transfers} transfers\n")
+
+
+def test_it_verifies_one_simulation_alone():
+    first, second = recorded(), recorded()
+    assert verify("--simulation", str(second.pk))[1].startswith("Verified 1 ledgers: 3 transactions")
+    assert first.pk != second.pk
+    with pytest.raises(CommandError, match="there is no simulation 999999"):
+        verify("--simulation", "999999")
+
+
+@pytest.mark.parametrize("sequence", [1, 2, 3])
+def test_it_names_one_changed_unit(unguarded, sequence):
+    simulation = recorded()
+    transfer = Transfer.objects.filter(transaction__ledger=simulation.ledger, transaction__sequence=sequence).last()
+    unguarded.execute("UPDATE incentives_transfer SET amount = amount + 1 WHERE id = %s", [transfer.pk])
+    code, text = verify()
+    assert code == 1
+    assert f"{simulation.ledger.name}, transaction {sequence}" in text
+
+
+def test_it_names_a_changed_balance():
+    simulation = recorded()
+    account = Account.objects.get(ledger=simulation.ledger, name="client:1")
+    Account.objects.filter(pk=account.pk).update(balance=account.balance + 1)
+    code, text = verify()
+    assert code == 1
+    assert "client:1" in text
+    assert simulation.ledger.name in text
+
+
+def test_it_names_a_cut_tail_though_every_row_of_the_ledger_was_made_to_fit(unguarded):
+    simulation = recorded()
+    last = Transaction.objects.filter(ledger=simulation.ledger).order_by("sequence").last()
+    move = "UPDATE incentives_account SET balance = balance + %s WHERE id = %s"
+    for transfer in last.transfers.order_by("-position"):
+        unguarded.execute(move, [-transfer.amount, transfer.credit_account_id])
+        unguarded.execute(move, [transfer.amount, transfer.debit_account_id])
+    unguarded.execute("DELETE FROM incentives_transfer WHERE transaction_id = %s", [last.pk])
+    unguarded.execute("DELETE FROM incentives_transaction WHERE id = %s", [last.pk])
+    unguarded.execute(
+        "UPDATE incentives_ledger SET head = %s, length = 2 WHERE id = %s", [last.previous_hash, simulation.ledger_id]
+    )
+    assert ledger.verify(Ledger.objects.get(pk=simulation.ledger_id)).ok
+    code, text = verify()
+    assert code == 1
+    assert simulation.ledger.name in text
+    assert "transaction 3" in text
