@@ -1,10 +1,11 @@
 """A simulation as one JSON object: what `--json` prints and the API answers."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from simulations import events
-from simulations.models import Simulation
+from simulations.models import Contribution, Simulation
 from simulations.stream import timestamp
 
 ROUND_FIELDS = (
@@ -39,13 +40,12 @@ def record(simulation: Simulation) -> dict[str, Any]:
 
 def of_simulation(simulation: Simulation) -> dict[str, Any]:
     """A recorded simulation with its rounds and clients: a fixed number of queries."""
-    rounds = simulation.rounds.order_by("number").prefetch_related("contributions__client")
+    cohorts = cohorts_of(simulation)
     return record(simulation) | {
         "config": simulation.config,
         "rounds": [
-            {"round": row.number, "cohort": sorted(part.client.number for part in row.contributions.all())}
-            | {name: getattr(row, name) for name in ROUND_FIELDS}
-            for row in rounds.defer("evidence")
+            {"round": row["number"], "cohort": cohorts[row["number"]]} | {name: row[name] for name in ROUND_FIELDS}
+            for row in simulation.rounds.order_by("number").values("number", *ROUND_FIELDS)
         ],
         "clients": [
             {
@@ -59,6 +59,15 @@ def of_simulation(simulation: Simulation) -> dict[str, Any]:
         ],
         "duration_seconds": simulation.duration_seconds,
     }
+
+
+def cohorts_of(simulation: Simulation) -> dict[int, list[int]]:
+    """Each round's clients, ascending. Plain values: a long run of a crowd has a million of them."""
+    cohorts: dict[int, list[int]] = defaultdict(list)
+    parts = Contribution.objects.filter(round__simulation=simulation).order_by("client__number")
+    for round_number, client in parts.values_list("round__number", "client__number").iterator(10_000):
+        cohorts[round_number].append(client)
+    return cohorts
 
 
 def of_events(happened: Iterable[events.Event]) -> dict[str, Any]:
