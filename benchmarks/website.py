@@ -28,6 +28,7 @@ def main(viewers: int) -> None:
             print(f"idle server: {idle:.0f} MB")
             latencies, firsts = asyncio.run(watched_run(server.url, viewers))
             record = httpx.get(f"{server.url}/api/simulations/1/").json()
+            cancel = seconds_to_cancel(server)
         finally:
             server.stop()
     print(
@@ -36,9 +37,22 @@ def main(viewers: int) -> None:
     print(f"to the end {firsts['completed']:.1f} s")
     print(f"{record['dataset']}: accuracy {record['accuracy']:.4f}, ", end="")
     print(f"{sum(client['reward_microtokens'] > 0 for client in record['clients'])} of {len(record['clients'])} paid")
+    print(f"cancel: no trainer {cancel:.2f} s after the click")
     quantiles = statistics.quantiles(latencies, n=20)
     print(f"{viewers} viewers, {len(latencies):,} events seen: median {1000 * quantiles[9]:.0f} ms, ", end="")
     print(f"95 % within {1000 * quantiles[18]:.0f} ms, most {1000 * max(latencies):.0f} ms")
+
+
+def seconds_to_cancel(server: servers.Server) -> float:
+    """From the request until the trainer of a running simulation is gone."""
+    number = httpx.post(f"{server.url}/api/simulations/", json={"num_rounds": 1000}).json()["id"]
+    while not httpx.get(f"{server.url}/api/simulations/{number}/").json()["rounds_done"]:
+        time.sleep(0.1)
+    begin = time.monotonic()
+    httpx.post(f"{server.url}/api/simulations/{number}/cancel/", json={})
+    while any(servers.lives(child) for child in servers.descendants(server.process)):
+        time.sleep(0.01)
+    return time.monotonic() - begin
 
 
 async def watched_run(url: str, viewers: int) -> tuple[list[float], dict[str, float]]:

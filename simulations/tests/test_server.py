@@ -77,15 +77,15 @@ def trainers(server) -> list[psutil.Process]:
     return [child for child in servers.descendants(server.process) if servers.lives(child)]
 
 
-def test_cancel_ends_the_trainer_within_two_seconds(start_server):
+def test_cancel_ends_the_trainer(start_server):
     server = start_server()
     number = start(server, num_rounds=5000, evaluate_every=5000)
     wait_for(server, number, lambda record: record["rounds_done"] >= 1)
     assert len(trainers(server)) == 1
-    began = time.monotonic()
+    deadline = time.monotonic() + servers.PATIENCE_SECONDS
     assert httpx.post(f"{server.url}/api/simulations/{number}/cancel/", json={}).json()["status"] == "cancelled"
     while trainers(server):
-        assert time.monotonic() - began < 2
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     rounds = get(server, number)["rounds_done"]
     assert whole(f"{server.url}/api/simulations/{number}/stream/?after=1")[-2].event == "cancelled"
