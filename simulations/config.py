@@ -115,6 +115,14 @@ PRESETS: dict[str, Preset] = {
             "behaviours": {3: {"kind": "free_rider"}, 5: {"kind": "label_flip"}},
         },
     ),
+    "attackers": Preset(
+        label="Two attackers, robust server",
+        help="Clients 3 and 7 send their update reversed and five times as large; multi-Krum leaves them out",
+        values={
+            "strategy": "multi_krum",
+            "behaviours": {3: {"kind": "sign_flip", "scale": 5.0}, 7: {"kind": "sign_flip", "scale": 5.0}},
+        },
+    ),
     "uneven": Preset(
         label="Large and small clients",
         help="The same kind of data, but some clients hold much more of it",

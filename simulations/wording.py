@@ -20,6 +20,14 @@ LABELS = {
     "labels_per_client": "Shards per client",
     "validation_size": "Held-out examples",
     "lr": "Learning rate",
+    "proximal_mu": "Proximal mu",
+    "server_lr": "Server's learning rate",
+    "server_momentum": "Server's momentum",
+    "beta_1": "Adam's beta 1",
+    "beta_2": "Adam's beta 2",
+    "tau": "Adam's tau",
+    "num_malicious_clients": "Malicious clients assumed",
+    "clipping_norm": "Clipping radius",
     "evaluate_every": "Evaluate every",
     "valuation": "Contribution by",
     "utility": "Worth of a coalition",
@@ -41,6 +49,11 @@ CHOICES = {
     "pathological": "few labels each",
     "quantity": "uneven sizes",
     "fedavg": "FedAvg",
+    "fedavgm": "FedAvgM, server momentum",
+    "fedadam": "FedAdam",
+    "fedprox": "FedProx",
+    "median": "coordinate-wise median",
+    "multi_krum": "multi-Krum",
     "shapley": "Shapley, exact",
     "leave_one_out": "leave one out",
     "none": "not measured",
@@ -48,6 +61,7 @@ CHOICES = {
     "cpu": "CPU",
 }
 SHORT = CHOICES | {"mlp": "MLP", "2nn": "2NN", "cnn": "CNN", "logistic": "logistic", "iid": "IID", "shapley": "Shapley"}
+SHORT |= {"fedavgm": "FedAvgM", "median": "median"}
 
 
 def label(name: str) -> str:

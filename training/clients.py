@@ -24,6 +24,7 @@ class Task:
     client: int  # from 1
     indices: Tensor  # int64 [num_examples], its examples in the training set
     behaviour: Mapping[str, Any] = field(default_factory=lambda: HONEST)  # {"kind": ..., and the kind's parameters}
+    correction: Tensor | None = None  # float32 [P], added to the gradient of every local step
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +50,8 @@ def _true_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -
 class Behaviour:
     """The places where a client may differ; what is not given is what an honest client does."""
 
-    trains: bool = True  # otherwise it sends nothing
+    silence: float = 0.0  # probability that it sends nothing in a round, drawn for each round
+    effort: float = 1.0  # share of its local steps that it takes; at least one
     # (its labels [n], number of classes, its own generator, equal in every round) -> the labels it trains on [n]
     labels: Callable[[Tensor, int, torch.Generator], Tensor] = _true_labels
     update: Callable[[Tensor], Tensor] = _same  # delta [P] it found -> delta [P] it sends
@@ -61,7 +63,17 @@ def honest() -> Behaviour:
 
 def free_rider() -> Behaviour:
     """Takes the model, does nothing, and waits for its reward."""
-    return Behaviour(trains=False)
+    return Behaviour(silence=1.0)
+
+
+def dropout(probability: float) -> Behaviour:
+    """Honest, but in some rounds nothing arrives from it."""
+    return Behaviour(silence=probability)
+
+
+def low_effort(fraction: float) -> Behaviour:
+    """Stops after a share of its local steps; its update still counts with all its examples."""
+    return Behaviour(effort=fraction)
 
 
 def label_flip(fraction: float) -> Behaviour:
@@ -86,6 +98,8 @@ BEHAVIOURS: dict[str, Callable[..., Behaviour]] = {
     "free_rider": free_rider,
     "label_flip": label_flip,
     "sign_flip": sign_flip,
+    "low_effort": low_effort,
+    "dropout": dropout,
 }
 
 
@@ -106,14 +120,23 @@ class Work:
 def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> Work | None:
     """The client's work in this round; None where it sends nothing. Costs no gradient."""
     behaviour = behaviour_of(task)
-    if not behaviour.trains:
+    if _is_silent(behaviour, task, config, round_number):
         return None
-    generator = torch_generator(config.seed, "behaviour", 0, task.client)
+    batches = _batches(task, config, round_number)
+    generator = torch_generator(config.seed, "behaviour", 0, task.client)  # no round is numbered 0
     return Work(
-        batches=_batches(task, config, round_number),
+        batches=batches[: max(1, round(behaviour.effort * len(batches)))],
         labels=behaviour.labels(data.train_y[task.indices], data.info.num_classes, generator),
         update=behaviour.update,
     )
+
+
+def _is_silent(behaviour: Behaviour, task: Task, config: TrainingConfig, round_number: int) -> bool:
+    """Drawn from [0, 1), so that probability 0 is never and 1 is always, without a draw."""
+    if behaviour.silence in (0.0, 1.0):
+        return behaviour.silence == 1.0
+    generator = torch_generator(config.seed, "behaviour", round_number, task.client)
+    return torch.rand((), generator=generator, dtype=torch.float64).item() < behaviour.silence
 
 
 def _batches(task: Task, config: TrainingConfig, round_number: int) -> tuple[Tensor, ...]:

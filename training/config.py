@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -42,6 +42,14 @@ DATASETS: dict[str, DatasetInfo] = {
 }
 DENSE_MODELS = ("mlp", "2nn", "logistic")
 MODELS = ("mlp", "2nn", "cnn", "logistic")
+STRATEGIES = (
+    *("fedavg", "fedavgm", "fedadam", "fedprox"),
+    *("trimmed_mean", "median", "multi_krum", "centred_clipping"),
+)
+MOST_MALICIOUS: dict[str, Callable[[int], int]] = {  # that a strategy can bear among n clients in a round
+    "trimmed_mean": lambda n: (n - 1) // 2,  # something must be left in the middle: n > 2f (Yin et al. 2018)
+    "multi_krum": lambda n: (n - 3) // 2,  # n >= 2f + 3 (Blanchard et al. 2017)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,16 @@ BEHAVIOURS: dict[str, dict[str, Parameter]] = {
     "sign_flip": {
         "scale": Parameter(
             default=1.0, minimum=0.0, maximum=100.0, help="how many times as large the reversed update is"
+        )
+    },
+    "low_effort": {
+        "fraction": Parameter(
+            default=0.2, minimum=0.0, maximum=1.0, help="share of its local steps that it takes, at least one"
+        )
+    },
+    "dropout": {
+        "probability": Parameter(
+            default=0.5, minimum=0.0, maximum=1.0, help="how likely it is to send nothing in a round"
         )
     },
 }
@@ -128,7 +146,37 @@ class TrainingConfig:
     lr: float = option(0.05, "Learning rate of local SGD", group="Training", above=0.0, maximum=100.0)
     momentum: float = option(0.0, "Momentum of local SGD", group="Training", minimum=0.0, below=1.0)
     weight_decay: float = option(0.0, "Weight decay of local SGD", group="Training", minimum=0.0, maximum=1.0)
-    strategy: str = option("fedavg", "How the server joins the updates", group="Training", choices=("fedavg",))
+    strategy: str = option(
+        "fedavg", "How the server joins the updates", group="Training", choices=STRATEGIES,
+    )  # fmt: skip
+    proximal_mu: float = option(
+        0.1, "Pull of each local step back to the global weights; 0 is fedavg (fedprox)",
+        group="Training", minimum=0.0, maximum=100.0,
+    )  # fmt: skip
+    server_lr: float | None = option(
+        None, "Step size of the server; empty: 1 for fedavgm, 0.03 for fedadam (fedavgm, fedadam)",
+        group="Training", above=0.0, maximum=100.0,
+    )  # fmt: skip
+    server_momentum: float = option(
+        0.9, "Share of the server's last step that it takes again; 0 is fedavg (fedavgm)",
+        group="Training", minimum=0.0, below=1.0,
+    )  # fmt: skip
+    beta_1: float = option(0.9, "Decay of the mean of past updates (fedadam)", group="Training", minimum=0.0, below=1.0)
+    beta_2: float = option(
+        0.99, "Decay of the mean of their squares (fedadam)", group="Training", minimum=0.0, below=1.0
+    )
+    tau: float = option(
+        0.001, "Adaptivity: the larger, the more alike the steps of all weights are to plain ones (fedadam)",
+        group="Training", above=0.0, maximum=1000.0,
+    )  # fmt: skip
+    num_malicious_clients: int | None = option(
+        None, "Clients in a round that the server guards against; empty: a fifth of them (trimmed_mean, multi_krum)",
+        group="Training", minimum=0, maximum=10_000,
+    )  # fmt: skip
+    clipping_norm: float | None = option(
+        None, "Distance from the centre to which updates are cut; empty: the median of their norms (centred_clipping)",
+        group="Training", above=0.0, maximum=1_000_000.0,
+    )  # fmt: skip
     evaluate_every: int = option(
         1,
         "Rounds between two looks at the test set; the last round always",
@@ -139,9 +187,11 @@ class TrainingConfig:
     seed: int = option(0, "Fixes every random draw", group="Run", minimum=0, maximum=2**32 - 1)
     backend: str = option(
         "auto", "What runs the local training; the result does not depend on it", group="Run",
-        choices=("auto", "sequential"),
+        choices=("auto", "sequential", "batched"),
     )  # fmt: skip
-    device: str = option("cpu", "Where tensors live", group="Run", choices=("cpu",))
+    device: str = option(
+        "cpu", "Where tensors live; a GPU only where there is one", group="Run", choices=("cpu", "cuda", "mps")
+    )
 
     def __post_init__(self) -> None:
         errors: dict[str, str] = {}
@@ -172,7 +222,24 @@ class TrainingConfig:
         shards = self.num_clients * self.labels_per_client
         if self.partition == "pathological" and not errors and shards > left:
             errors["labels_per_client"] = f"{shards} shards need at least as many examples; {left} are left"
-        return errors
+        return errors | self._unguarded()
+
+    def _unguarded(self) -> dict[str, str]:
+        """Where the strategy cannot bear as many malicious clients in a round as it is to guard against."""
+        if self.strategy not in MOST_MALICIOUS:
+            return {}
+        size = self.cohort_size
+        malicious, most = self.malicious_among(size), MOST_MALICIOUS[self.strategy](size)
+        if most < 0:
+            return {"strategy": f"{self.strategy} needs rounds of at least 3 clients; this one has {size}"}
+        if malicious > most:
+            text = f"{self.strategy} can guard against at most {most} of {size} clients in a round, not {malicious}"
+            return {"num_malicious_clients": text}
+        return {}
+
+    def malicious_among(self, cohort_size: int) -> int:
+        """How many clients of a round of this size robust strategies take for malicious."""
+        return cohort_size // 5 if self.num_malicious_clients is None else self.num_malicious_clients
 
     @property
     def cohort_size(self) -> int:

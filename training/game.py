@@ -11,23 +11,18 @@ first layer is computed once per client and then mixed by coalition; later layer
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from queue import SimpleQueue
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils import vector_to_parameters
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Tool = TypeVar("Tool")
+from training import threads
+from training.forward import Logits, logits_of
+from training.layers import Dense, dense_layers
 
 MAX_TILE = 512  # samples at a time
 PLAYERS_BYTES = 128 << 20  # first layer of all clients for one tile of samples
@@ -92,7 +87,7 @@ class CoalitionGame:
     def _evaluate(self, mixture: _Mixture) -> NDArray[np.float64]:
         layers = dense_layers(self.network)
         score = _SCORES[self.utility]
-        workers = self.workers or _idle_cores()
+        workers = self.workers or threads.workers_for(self.x)
         sums = _generic(mixture, score, workers) if layers is None else _dense(mixture, layers, score, workers)
         return sums / len(self.y)
 
@@ -193,41 +188,6 @@ class _Chunk:
 # Dense networks
 
 
-@dataclass(frozen=True)
-class Dense:
-    """One Linear layer's place in the flat weights: [outputs, inputs] and then [outputs]."""
-
-    inputs: int
-    outputs: int
-    start: int
-
-    @property
-    def part(self) -> slice:
-        return slice(self.start, self.start + self.outputs * (self.inputs + 1))
-
-
-def dense_layers(network: nn.Module) -> list[Dense] | None:
-    """The layers of Sequential([Flatten], Linear, ReLU, Linear, ..., Linear); None for any other network."""
-    if type(network) is not nn.Sequential:
-        return None
-    modules = list(network)
-    if modules and type(modules[0]) is nn.Flatten and (modules[0].start_dim, modules[0].end_dim) == (1, -1):
-        modules = modules[1:]
-    linears = [module for module in modules[::2] if type(module) is nn.Linear and module.bias is not None]
-    alternate = len(linears) == len(modules[::2]) and all(type(module) is nn.ReLU for module in modules[1::2])
-    if len(modules) % 2 == 0 or not alternate or len(set(map(id, linears))) < len(linears):
-        return None
-    return _placed(linears)
-
-
-def _placed(linears: list[nn.Linear]) -> list[Dense]:
-    layers, start = [], 0
-    for linear in linears:
-        layers.append(Dense(linear.in_features, linear.out_features, start))
-        start = layers[-1].part.stop
-    return layers
-
-
 def _dense(mixture: _Mixture, layers: list[Dense], score: Score, workers: int) -> NDArray[np.float64]:
     """float64 [m]: every coalition's score, summed over the samples."""
     x, y = mixture.game.x.flatten(1), mixture.game.y
@@ -236,11 +196,10 @@ def _dense(mixture: _Mixture, layers: list[Dense], score: Score, workers: int) -
     widest = max(layer.outputs for layer in layers)
     scratch = [x.new_empty(2, min(size, len(mixture.coalitions)) * widest * tile) for _ in range(workers)]
     sums = np.zeros(len(mixture.coalitions))
-    with _Workers(scratch) as run:
-        for samples in _slices(len(x), tile):
-            first = _first_layer(mixture, layers[0], x[samples].T.contiguous(), run)
-            batch = _Batch(layers, first, y[samples], score)
-            sums += np.concatenate(run(batch.scores, chunks))
+    for samples in _slices(len(x), tile):
+        first = _first_layer(mixture, layers[0], x[samples].T.contiguous(), workers)
+        batch = _Batch(layers, first, y[samples], score)
+        sums += np.concatenate(list(threads.in_order(batch.scores, chunks, scratch)))
     return sums
 
 
@@ -263,16 +222,16 @@ def _slices(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def _first_layer(mixture: _Mixture, layer: Dense, x: Tensor, run: _Workers[Tensor]) -> Tensor:
+def _first_layer(mixture: _Mixture, layer: Dense, x: Tensor, workers: int) -> Tensor:
     """[n + 2, outputs, tile]: the first layer of the weights, the reference and every delta; x is [inputs, tile]."""
     vectors = [mixture.game.weights, mixture.reference_delta, *mixture.deltas]
     first = x.new_empty(len(vectors), layer.outputs, x.shape[1])
 
-    def fill(player: int, _: Tensor) -> None:
+    def fill(player: int, _: None) -> None:
         weight, bias = _split(vectors[player][None, layer.part], layer)
         torch.addmm(bias[0], weight[0], x, out=first[player])
 
-    run(fill, range(len(vectors)))
+    deque(threads.in_order(fill, range(len(vectors)), [None] * workers), maxlen=0)
     return first
 
 
@@ -291,6 +250,7 @@ class _Batch:
     y: Tensor  # [tile]
     score: Score
 
+    @torch.inference_mode()
     def scores(self, chunk: _Chunk, scratch: Tensor) -> NDArray[np.float64]:
         """float64 [m], summed over the tile. Activations take turns in the two rows of scratch: fresh memory costs a
         page fault every 4 KB, as much time as the arithmetic."""
@@ -333,51 +293,12 @@ _SCORES: dict[str, Score] = {"loss": _minus_loss, "accuracy": _correct}
 def _generic(mixture: _Mixture, score: Score, workers: int) -> NDArray[np.float64]:
     """One coalition at a time: mix its weights, load them into a copy of the network, evaluate."""
     game = mixture.game
-    copies = [copy.deepcopy(game.network).eval() for _ in range(workers)]
 
-    def evaluate(row: int, network: nn.Module) -> float:
-        weights = mixture.chunk(slice(row, row + 1)).weights(slice(None))[0]
-        vector_to_parameters(weights, network.parameters())
-        batches = _slices(len(game.x), BATCH)
-        return sum(float(score(network(game.x[at]).T[None], game.y[at])[0]) for at in batches)
+    def evaluate(row: int, logits: Logits) -> float:
+        with torch.inference_mode():
+            weights = mixture.chunk(slice(row, row + 1)).weights(slice(None))[0]
+            batches = _slices(len(game.x), BATCH)
+            return sum(float(score(logits(weights, game.x[at]).T[None], game.y[at])[0]) for at in batches)
 
-    with _Workers(copies) as run:
-        return np.array(run(evaluate, range(len(mixture.coalitions))))
-
-
-# Threads
-
-
-def _idle_cores() -> int:
-    return (os.cpu_count() or 1) if torch.get_num_threads() == 1 else 1
-
-
-class _Workers(Generic[Tool]):
-    """Threads that run a function over items without autograd; results in the items' order.
-
-    Each holds one of the tools and passes it to the function, so no two calls use the same at once.
-    """
-
-    def __init__(self, tools: Sequence[Tool]) -> None:
-        self.tools: SimpleQueue[Tool] = SimpleQueue()
-        for tool in tools:
-            self.tools.put(tool)
-        # A new thread's products of matrices ignore torch.set_num_threads until it asks for the number once.
-        self.pool = ThreadPoolExecutor(len(tools), "coalitions", initializer=torch.get_num_threads)
-
-    def __enter__(self) -> _Workers[Tool]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
-
-    def __call__(self, function: Callable[[Item, Tool], Result], items: Iterable[Item]) -> list[Result]:
-        def work(item: Item) -> Result:
-            tool = self.tools.get()
-            try:
-                with torch.inference_mode():
-                    return function(item, tool)
-            finally:
-                self.tools.put(tool)
-
-        return list(self.pool.map(work, items))
+    tools = [logits_of(game.network) for _ in range(workers)]
+    return np.array(list(threads.in_order(evaluate, range(len(mixture.coalitions)), tools)))

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import backends, federation, lines, networks, strategies
+from training import backends, devices, federation, lines, networks, strategies
 from training import checkpoints as saved
 from training.checkpoints import State
 from training.clients import Update
@@ -63,8 +63,10 @@ def run(
         raise TrainingError(f"The checkpoint of round {resume.round_number} belongs to another configuration")
     if value is not None and not config.validation_size:
         raise ValueError("validation_size: contributions are measured on held-out examples; there are none")
+    device = devices.device_of(config.device)
     federated = federation.gather(config, data)
     yield federation.started(federated)
+    federated = devices.placed(federated, device)
     course = Course(
         federated=federated, sample=sample or uniform(config), value=value, utility=utility,
         utility_weights=utility_weights, checkpoints=checkpoints,
@@ -185,12 +187,16 @@ def _reported(updates: Iterator[Update], round_number: int, reports: list[Client
 
 
 def _report(update: Update) -> ClientReport:
-    # In float64 the square of every finite float32 is finite, so the norm is infinite only where the update is.
-    norm = 0.0 if update.delta is None else torch.linalg.vector_norm(update.delta, dtype=torch.float64).item()
     return ClientReport(
-        client=update.client, num_examples=update.num_examples,
-        loss_before=update.loss_before, loss_after=update.loss_after, update_norm=norm,
+        client=update.client, num_examples=update.num_examples, loss_before=update.loss_before,
+        loss_after=update.loss_after, update_norm=0.0 if update.delta is None else _norm(update.delta),
     )  # fmt: skip
+
+
+def _norm(delta: Tensor) -> float:
+    """Euclidean, infinite only where the delta is: in float64 the square of every finite float32 is finite."""
+    norm = float(torch.linalg.vector_norm(delta))
+    return norm if math.isfinite(norm) else float(torch.linalg.vector_norm(delta, dtype=torch.float64))
 
 
 def _kept(
@@ -224,9 +230,10 @@ def _game(course: Course, weights: Tensor, deltas: Tensor, cohort: Sequence[int]
     """The round's game. Under fixed weights a client whose update is zero changes no coalition, so it does not play."""
     federated, clients = course.federated, course.federated.holdings.clients
     plays = [course.utility_weights == "renormalised" or bool(delta.any()) for delta in deltas]
+    device = federated.data.train_x.device
     players = tuple(client for client, here in zip(cohort, plays, strict=True) if here)
     return CoalitionGame(
-        federated.network, weights, deltas if all(plays) else deltas[torch.tensor(plays)],
+        federated.network, weights.to(device), (deltas if all(plays) else deltas[torch.tensor(plays)]).to(device),
         [len(clients[player - 1]) for player in players], total_examples,
         federated.validation_x, federated.validation_y,
         players=players, utility=course.utility, utility_weights=course.utility_weights,

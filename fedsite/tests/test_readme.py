@@ -62,7 +62,9 @@ def field_row(name: str) -> tuple[str, ...]:
 def default_of(name: str) -> str:
     if name == "behaviours":
         return "`{}`"
-    return "by the data set" if FIELDS[name].default is None else f"`{FIELDS[name].default}`"
+    if FIELDS[name].default is None:
+        return "by the data set" if name == "validation_size" else "empty"
+    return f"`{FIELDS[name].default}`"
 
 
 def presets_table() -> str:

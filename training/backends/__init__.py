@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
 
-from training.backends import sequential
+from training.backends import batched, sequential
 from training.clients import Task, Update
 from training.config import TrainingConfig
 from training.datasets import Data
 
 Backend = Callable[[nn.Module, Tensor, Sequence[Task], Data, TrainingConfig, int], Iterator[Update]]
 
-BACKENDS: dict[str, Backend] = {"sequential": sequential.train}
+BACKENDS: dict[str, Backend] = {"sequential": sequential.train, "batched": batched.train}
 
 
 def choose(name: str) -> Backend:
     """The backend of this name; `auto` is the fastest that fits."""
-    return BACKENDS["sequential" if name == "auto" else name]
+    return BACKENDS["batched" if name == "auto" else name]

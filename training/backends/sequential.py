@@ -13,6 +13,7 @@ from training.clients import Task, Update, Work, work
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import TrainingError
+from training.strategies import proximal_mu
 
 LOSS_BATCHES = 10  # one batch alone is too noisy to compare with another
 
@@ -26,6 +27,7 @@ def train(
     round_number: int,
 ) -> Iterator[Update]:
     """Trains each client from the global weights [P]; see training.backends."""
+    weights = weights.to(data.train_x.device)
     for task in tasks:
         yield _update(network, weights, task, data, config, round_number)
 
@@ -40,8 +42,8 @@ def _update(
         if todo is None:
             return Update(client=task.client, num_examples=num_examples, delta=None, loss_before=None, loss_after=None)
         networks.load(network, weights)
-        before, after = _descend(network, task, todo, data, config)
-        delta = todo.update(networks.flatten(network) - weights)
+        before, after = _descend(network, weights, task, todo, data, config)
+        delta = todo.update(networks.flatten(network) - weights).cpu()
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         text = f"Round {round_number}: the training of client {task.client} failed: {cause}"
@@ -49,23 +51,45 @@ def _update(
     return Update(client=task.client, num_examples=num_examples, delta=delta, loss_before=before, loss_after=after)
 
 
-def _descend(network: nn.Module, task: Task, todo: Work, data: Data, config: TrainingConfig) -> tuple[float, float]:
+def _descend(
+    network: nn.Module, weights: Tensor, task: Task, todo: Work, data: Data, config: TrainingConfig
+) -> tuple[float, float]:
     """Local SGD over all batches, in place; the mean losses over its first and over its last batches."""
     parameters: list[Tensor] = list(network.parameters())
+    start = _shaped(weights, parameters)
+    correction = None if task.correction is None else _shaped(task.correction, parameters)
     momenta: list[Tensor] = []
     losses: list[Tensor] = []
     for batch in todo.batches:
         loss = F.cross_entropy(network(data.train_x[task.indices[batch]]), todo.labels[batch])
         gradients = list(torch.autograd.grad(loss, parameters))
+        hold_back(gradients, parameters, start, correction, proximal_mu(config))
         sgd_step(parameters, gradients, momenta, config)
         losses.append(loss.detach())
     return ends(torch.stack(losses))
+
+
+def _shaped(flat: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """Views of flat [P], each in the shape of its parameter."""
+    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
+    return [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 def ends(losses: Tensor) -> tuple[float, float]:
     """Mean of the first and mean of the last batches' losses [steps]: ten, or half of them where there are fewer."""
     few = max(1, min(LOSS_BATCHES, len(losses) // 2))
     return losses[:few].mean().item(), losses[-few:].mean().item()
+
+
+def hold_back(
+    gradients: list[Tensor], parameters: list[Tensor], start: list[Tensor], correction: list[Tensor] | None, mu: float
+) -> None:
+    """g + mu (w - w_global) + correction, in place: what keeps a client from drifting off with its own data."""
+    with torch.no_grad():
+        if mu:
+            torch._foreach_add_(gradients, torch._foreach_sub(parameters, start), alpha=mu)
+        if correction is not None:
+            torch._foreach_add_(gradients, correction)
 
 
 def sgd_step(parameters: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], config: TrainingConfig) -> None:

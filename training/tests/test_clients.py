@@ -1,6 +1,5 @@
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
@@ -32,7 +31,7 @@ def test_it_is_honest_by_default():
     task = Task(client=1, indices=torch.arange(3))
     honest = clients.behaviour_of(task)
     labels, delta = torch.tensor([0, 5, 9]), torch.tensor([1.0, -2.0])
-    assert honest.trains
+    assert (honest.silence, honest.effort) == (0.0, 1.0)
     assert torch.equal(honest.labels(labels, 10, generator()), labels)
     assert torch.equal(honest.update(delta), delta)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -61,6 +60,8 @@ def test_it_reverses_and_scales_an_update():
     assert behaviour("sign_flip", scale=2.5).update(torch.tensor([1.0, -2.0])).tolist() == [-2.5, 5.0]
 
 
-def test_it_does_not_train_a_free_rider():
-    assert not behaviour("free_rider").trains
-    assert np.all([behaviour(kind).trains for kind in ("honest",)])
+def test_only_free_riders_and_dropouts_are_silent():
+    assert behaviour("free_rider").silence == 1.0
+    assert behaviour("dropout", probability=0.25).silence == 0.25
+    loud = [behaviour("honest"), behaviour("sign_flip", scale=1.0), behaviour("low_effort", fraction=0.5)]
+    assert [each.silence for each in loud] == [0.0] * 3

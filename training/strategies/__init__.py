@@ -1,0 +1,39 @@
+"""The server's side: how updates become the next global model.
+
+A strategy is a function (weights [P], updates in the cohort's order, total_examples of the whole cohort,
+state, config) -> (new weights [P], new state). It may read the updates once, one by one, or make a list of
+them; between rounds it keeps what it needs in `state`, tensors by name, which travels in the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
+from training.clients import Update
+from training.config import TrainingConfig
+from training.strategies.averaging import fedavg, fedprox, proximal_mu
+from training.strategies.clipping import centred_clipping
+from training.strategies.coordinates import median, trimmed_mean
+from training.strategies.krum import multi_krum
+from training.strategies.optimising import fedadam, fedavgm
+from training.strategies.reading import StrategyState
+
+__all__ = ["STRATEGIES", "Strategy", "StrategyState", "proximal_mu"]
+
+Strategy = Callable[
+    [Tensor, Iterable[Update], int, StrategyState, TrainingConfig],
+    tuple[Tensor, StrategyState],
+]
+
+STRATEGIES: dict[str, Strategy] = {
+    "fedavg": fedavg,
+    "fedavgm": fedavgm,
+    "fedadam": fedadam,
+    "fedprox": fedprox,
+    "trimmed_mean": trimmed_mean,
+    "median": median,
+    "multi_krum": multi_krum,
+    "centred_clipping": centred_clipping,
+}

@@ -1,0 +1,45 @@
+"""Robust means of each weight by itself: its largest and smallest values over the clients are not heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from training.clients import Update
+from training.config import TrainingConfig
+from training.strategies.reading import StrategyState, guarded_against, moved, sent
+
+COLUMNS = 2**16  # weights that are sorted at a time: the copies stay small, however large the network
+
+
+def trimmed_mean(
+    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+) -> tuple[Tensor, StrategyState]:
+    """Coordinate-wise trimmed mean (Yin et al. 2018, definition 2). Keeps no state.
+
+    Of each weight's n values the b largest and the b smallest are dropped and the others averaged, every client
+    alike; b = num_malicious_clients, the paper's beta n. With b = 0 and clients of equal size this is FedAvg.
+    """
+    deltas = sent(updates, weights)
+    cut = guarded_against(config, "trimmed_mean", len(deltas))
+    return moved(weights, middle_mean(deltas, cut)), state
+
+
+def median(
+    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+) -> tuple[Tensor, StrategyState]:
+    """Coordinate-wise median (Yin et al. 2018, definition 1). Keeps no state.
+
+    Of an even number of values it is the mean of the two in the middle.
+    """
+    deltas = sent(updates, weights)
+    return moved(weights, middle_mean(deltas, (len(deltas) - 1) // 2)), state
+
+
+def middle_mean(deltas: Sequence[Tensor], cut: int) -> Tensor:
+    """Each weight's mean over n deltas [P] without its `cut` largest and smallest values, float64 [P]."""
+    parts = zip(*(torch.split(delta, COLUMNS) for delta in deltas), strict=True)
+    ordered = (torch.stack(part).sort(dim=0).values for part in parts)
+    return torch.cat([rows[cut : len(rows) - cut].to(torch.float64).mean(dim=0) for rows in ordered])

@@ -1,0 +1,54 @@
+"""The weighted mean of the updates, taken by the server's optimiser for a gradient of opposite sign."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from training.clients import Update
+from training.config import TrainingConfig
+from training.strategies.reading import StrategyState, moved, weighted_mean
+
+FEDAVGM_LR = 1.0
+FEDADAM_LR = 0.03  # on MNIST with ten clients and ten rounds better than 0.01, IID and Dirichlet
+
+
+def fedavgm(
+    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+) -> tuple[Tensor, StrategyState]:
+    """v = server_momentum v + delta, w = w + server_lr v (Hsu et al. 2019, section 4). Keeps v, at first zero.
+
+    The server's learning rate is Reddi et al. 2021's. With momentum 0 and rate 1 this is FedAvg.
+    """
+    velocity = weighted_mean(updates, weights, total_examples)
+    if "velocity" in state:
+        velocity.add_(state["velocity"], alpha=config.server_momentum)
+    learning_rate = FEDAVGM_LR if config.server_lr is None else config.server_lr
+    return moved(weights, learning_rate * velocity), {"velocity": velocity.to(torch.float32)}
+
+
+def fedadam(
+    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+) -> tuple[Tensor, StrategyState]:
+    """Adam on the server (Reddi et al. 2021, algorithm 2). Keeps m, at first zero, and v, at first tau^2.
+
+        m = beta_1 m + (1 - beta_1) delta
+        v = beta_2 v + (1 - beta_2) delta^2
+        w = w + server_lr m / (sqrt(v) + tau)
+
+    As in the paper, m and v are not corrected for their start.
+    """
+    delta = weighted_mean(updates, weights, total_examples)
+    first = (1.0 - config.beta_1) * delta
+    second = (1.0 - config.beta_2) * delta.square()
+    if state:
+        first.add_(state["first_moment"], alpha=config.beta_1)
+        second.add_(state["second_moment"], alpha=config.beta_2)
+    else:
+        second.add_(config.beta_2 * config.tau**2)
+    learning_rate = FEDADAM_LR if config.server_lr is None else config.server_lr
+    step = learning_rate * first / (second.sqrt() + config.tau)
+    kept = {"first_moment": first.to(torch.float32), "second_moment": second.to(torch.float32)}
+    return moved(weights, step), kept

@@ -1,0 +1,137 @@
+"""Trimmed mean, median, multi-Krum and centred clipping on numbers worked by hand and beside NumPy and PyTorch."""
+
+import numpy as np
+import pytest
+import torch
+
+from training.config import TrainingConfig
+from training.events import TrainingError
+from training.strategies import STRATEGIES, coordinates, krum
+from training.tests.updates import alike, drawn, joined
+
+
+def stack(updates) -> torch.Tensor:
+    return torch.stack([each.delta for each in updates])
+
+
+def test_a_trimmed_mean_drops_the_extremes_of_each_weight():
+    updates = alike([1.0, 50.0], [2.0, -3.0], [3.0, 0.0], [4.0, 6.0], [100.0, 3.0])
+    weights, state = joined("trimmed_mean", updates, num_malicious_clients=1)
+    assert weights.tolist() == [3.0, 3.0]  # (2 + 3 + 4) / 3 and (0 + 3 + 6) / 3
+    assert state == {}
+    assert joined("trimmed_mean", updates, num_malicious_clients=2)[0].tolist() == [3.0, 3.0]
+
+
+def test_a_trimmed_mean_guards_against_a_fifth_unless_told():
+    nine, ten = ([[float(value)] for value in range(count)] for count in (9, 10))
+    nine[8] = ten[9] = [1e6]
+    assert joined("trimmed_mean", alike(*nine))[0].item() == 4.0  # 1 to 7
+    assert joined("trimmed_mean", alike(*ten))[0].item() == 4.5  # 2 to 7
+    assert joined("trimmed_mean", alike([0.0], [0.0], [0.0], [8.0]))[0].item() == 2.0  # a fifth of 4 is nobody
+
+
+@pytest.mark.parametrize(("deltas", "middle"), [([1.0, 9.0, 2.0], 2.0), ([1.0, 9.0, 2.0, 4.0], 3.0), ([7.0], 7.0)])
+def test_a_median_is_the_middle_or_the_mean_of_both(deltas, middle):
+    assert joined("median", alike(*([delta] for delta in deltas)))[0].item() == middle
+
+
+@pytest.mark.parametrize("count", [4, 5, 10])
+def test_a_median_is_numpys(count):
+    updates = drawn(count, 200)
+    expected = np.median(stack(updates).double().numpy(), axis=0).astype(np.float32)
+    assert np.array_equal(joined("median", updates)[0].numpy(), expected)
+
+
+def test_sorting_piece_by_piece_changes_nothing(monkeypatch):
+    updates = drawn(6, 200)
+    whole = [joined(strategy, updates)[0] for strategy in ("median", "trimmed_mean", "multi_krum")]
+    monkeypatch.setattr(coordinates, "COLUMNS", 7)
+    monkeypatch.setattr(krum, "COLUMNS", 7)
+    pieces = [joined(strategy, updates)[0] for strategy in ("median", "trimmed_mean", "multi_krum")]
+    assert all(torch.equal(one, other) for one, other in zip(whole, pieces, strict=True))
+
+
+def test_krum_scores_by_the_nearest_others():
+    updates = alike([0.0], [1.0], [2.0], [4.0], [100.0])
+    distances = krum.squared_distances([each.delta for each in updates])
+    assert distances[3].tolist() == [16.0, 9.0, 4.0, 0.0, 9216.0]
+    # f = 1, so two neighbours each: 1 + 4, 1 + 1, 1 + 4, 4 + 9, 96^2 + 98^2; four of five stay
+    assert krum.scores([each.delta for each in updates], 1).tolist() == [5.0, 2.0, 5.0, 13.0, 18820.0]
+    assert krum.selected([each.delta for each in updates], 1) == [0, 1, 2, 3]
+    assert joined("multi_krum", updates, num_malicious_clients=1)[0].item() == 1.75
+
+
+def test_krum_prefers_a_crowd_to_a_pair():
+    """Two colluding attackers are nearest to each other, but with f = 2 of 7 three neighbours count."""
+    updates = alike([9.0, 9.0], [0.0, 0.1], [9.0, 9.0], [0.1, 0.0], [0.0, 0.0], [-0.1, 0.0], [0.0, -0.1])
+    assert krum.selected([each.delta for each in updates], 2) == [1, 3, 4, 5, 6]
+
+
+def test_krum_averages_some_of_its_inputs():
+    updates = drawn(9, 40)
+    weights, _ = joined("multi_krum", updates, num_malicious_clients=3)
+    places = krum.selected([each.delta for each in updates], 3)
+    assert len(set(places)) == 6
+    assert torch.allclose(weights, stack(updates)[places].mean(dim=0), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("malicious", [0, 1, 2, 3])
+def test_krum_selects_as_its_definition_says(malicious):
+    """Score for score, with plain loops over differences."""
+    deltas = [each.delta.double().numpy() for each in drawn(9, 40, seed=malicious)]
+    scores = []
+    for i, one in enumerate(deltas):
+        distances = sorted(float(((one - other) ** 2).sum()) for j, other in enumerate(deltas) if j != i)
+        scores.append(sum(distances[: 9 - malicious - 2]))
+    given = [torch.from_numpy(delta).float() for delta in deltas]
+    assert krum.scores(given, malicious).tolist() == pytest.approx(scores, rel=1e-12)
+    assert krum.selected(given, malicious) == sorted(np.argsort(scores)[: 9 - malicious].tolist())
+
+
+def test_krum_measures_no_negative_distance_between_equals():
+    same = [torch.full((1000,), 0.1)] * 4
+    distances = krum.squared_distances(same)
+    assert (distances >= 0).all()
+    assert distances.max() < 1e-12
+
+
+def test_clipping_shortens_what_is_too_long_and_nothing_else():
+    updates = alike([3.0, 4.0], [0.0, 1.0], [0.0, 0.0], [-60.0, -80.0])  # lengths 5, 1, 0, 100
+    weights, state = joined("centred_clipping", updates, clipping_norm=2.0)
+    # (1.2, 1.6) + (0, 1) + (0, 0) + (-1.2, -1.6), over 4
+    assert weights.tolist() == pytest.approx([0.0, 0.25])
+    assert torch.equal(state["centre"], weights)
+
+
+def test_clipping_starts_from_the_step_before():
+    before = {"centre": torch.tensor([1.0])}
+    # differences from 1: 3 clipped to 2, -1, -9 clipped to -2; 1 + (2 - 1 - 2) / 3
+    weights, state = joined(
+        "centred_clipping", alike([4.0], [0.0], [-8.0]), state=before, weights=torch.tensor([10.0]), clipping_norm=2.0
+    )
+    assert state["centre"].item() == pytest.approx(2 / 3)
+    assert weights.item() == pytest.approx(10 + 2 / 3)
+
+
+def test_clipping_takes_the_median_of_the_norms_for_its_radius():
+    updates = alike([1.0], [3.0], [-100.0])
+    assert joined("centred_clipping", updates)[0].item() == pytest.approx((1 + 3 - 3) / 3)
+    # differences from 10: -9, -7 and -110, all cut to the median norm 3, whatever their own median is
+    before = {"centre": torch.tensor([10.0])}
+    assert joined("centred_clipping", updates, state=before)[0].item() == pytest.approx(10 - 3)
+
+
+def test_clipping_bears_a_round_in_which_most_are_silent():
+    """The median norm is then 0: nobody moves the centre."""
+    weights, _ = joined("centred_clipping", alike([1.0, 2.0], None, None))
+    assert weights.tolist() == [0.0, 0.0]
+    weights, _ = joined("centred_clipping", alike([1.0, 2.0], None, None), state={"centre": torch.ones(2)})
+    assert weights.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("strategy", "malicious", "count"), [("trimmed_mean", 3, 6), ("multi_krum", 2, 6)])
+def test_it_refuses_a_round_that_is_too_small_to_guard(strategy, malicious, count):
+    """A configuration is checked against its own cohorts, but a run may be given smaller ones."""
+    config = TrainingConfig(strategy=strategy, num_malicious_clients=malicious)
+    with pytest.raises(TrainingError, match=f"{strategy} cannot guard against {malicious} of {count} clients"):
+        STRATEGIES[strategy](torch.zeros(2), drawn(count, 2), 21, {}, config)
