@@ -34,7 +34,7 @@ OWN = {
     **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
 }
 DEFAULTS = ("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "REDIS_URL", "FEDSITE_ACCESS", "FEDSITE_MAX_CONCURRENT",
-            "FEDSITE_MAX_QUEUED")  # fmt: skip
+            "FEDSITE_MAX_QUEUED", "FEDSITE_MAX_STREAMS", "FEDSITE_METRICS_TOKEN", "FEDSITE_LOG")  # fmt: skip
 
 os.environ.update(OWN)
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{SCRATCH / 'unused.sqlite3'}")  # PostgreSQL under with_postgres
@@ -103,6 +103,24 @@ def start_server(tmp_path: Path, migrated_database: Path) -> Iterator[Callable[.
     def start(folder: Path | None = None, *, port: int | None = None, **settings: str) -> servers.Server:
         folder = folder or tmp_path / f"site-{len(started) + 1}"
         started.append(servers.start_site(folder, migrated_database, port=port, **settings))
+        return started[-1]
+
+    yield start
+    stop_all(started)
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, migrated_database: Path) -> Iterator[Callable[..., servers.Server]]:
+    """`start_worker(folder=None, **settings)`: a worker on a site's files, or on files of its own; stopped after it."""
+    started: list[servers.Server] = []
+
+    def start(folder: Path | None = None, **settings: str) -> servers.Server:
+        if folder is None:
+            folder = tmp_path / "workers"
+            folder.mkdir(exist_ok=True)
+            if not (folder / "db.sqlite3").exists():
+                shutil.copyfile(migrated_database, folder / "db.sqlite3")
+        started.append(servers.start_worker(folder, **settings))
         return started[-1]
 
     yield start

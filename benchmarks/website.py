@@ -1,7 +1,7 @@
 """The whole site on this machine: `python -m benchmarks.website [VIEWERS]`.
 
 Starts a site of its own (SQLite, worker inside the server, MNIST from FEDSITE_DATA_DIR), runs the default
-configuration, and prints what a person and a crowd of viewers would notice. Latency is from an event's commit to its arrival.
+configuration, and prints what a person and a crowd of viewers would notice. Latency is from commit to arrival.
 """
 
 import asyncio

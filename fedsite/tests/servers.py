@@ -33,9 +33,10 @@ class Server:
     """A site in a process of its own. Its data base, checkpoints and log lie in `folder`, which stays."""
 
     folder: Path
-    port: int
+    port: int  # 0 of a worker, which listens nowhere
     process: subprocess.Popen[bytes]
     environment: dict[str, str]
+    log_name: str = "server.log"
 
     @property
     def url(self) -> str:
@@ -43,7 +44,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        return (self.folder / "server.log").read_text(errors="replace")
+        return (self.folder / self.log_name).read_text(errors="replace")
 
     def kill(self) -> None:
         """kill -9 of the server alone; returns when its trainers have noticed and are gone too."""
@@ -178,6 +179,31 @@ def start_site(folder: Path, database: Path, *, port: int | None = None, **setti
             server.stop()
         raise
     return server
+
+
+def start_worker(folder: Path, **settings: str) -> Server:
+    """`manage.py runworker simulations` on the files of a site, looking already. Its log is `worker-N.log`."""
+    name = f"worker-{1 + len(list(folder.glob('worker-*.log')))}"
+    alive = folder / f"{name}.alive"
+    environment = site_environment(folder) | settings
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "runworker", "--alive-file", str(alive), "simulations"],
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    worker = Server(folder=folder, port=0, process=process, environment=environment, log_name=f"{name}.log")
+    try:
+        _wait(process, alive.exists, lambda: worker.log)
+    except BaseException:
+        with contextlib.suppress(ServerError):
+            worker.stop()
+        raise
+    return worker
 
 
 def answers(url: str) -> bool:

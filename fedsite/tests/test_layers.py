@@ -74,7 +74,7 @@ WALLS = (
         says="simulations imports training and incentives only",
     ),
     Wall(
-        files=("training/**/*.py", "incentives/**/*.py", "simulations/**/*.py", "benchmarks/**/*.py"),
+        files=("training/**/*.py", "incentives/**/*.py", "simulations/**/*.py"),
         allows=without("fedsite"),
         says="nobody imports fedsite",
     ),
