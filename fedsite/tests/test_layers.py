@@ -170,7 +170,6 @@ def test_it_sees_every_room() -> None:
         ("simulations/engine.py", "import django", "engine knows no Django"),
         ("simulations/views.py", "from fedsite import settings", "nobody imports fedsite"),
         ("training/loop.py", "import fedsite.settings as s", "nobody imports fedsite"),
-        ("benchmarks/speed.py", "from fedsite.settings import DEBUG", "nobody imports fedsite"),
     ],
 )
 def test_it_sees_an_import_through_a_wall(tmp_path: Path, file: str, source: str, reason: str) -> None:
