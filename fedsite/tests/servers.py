@@ -1,4 +1,4 @@
-"""Servers for tests: daphne with its worker, and Redis. Each has its own port and files; none is left."""
+"""Servers for tests: daphne, workers, Redis, nginx. Each has its own port and files; none is left."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
 
+from fedsite.tests import machine
 from fedsite.tests.machine import PROJECT
 
 PATIENCE_SECONDS = 90  # a loaded machine starts slowly; it is a limit, not an expectation
@@ -140,11 +143,14 @@ def migrate(folder: Path) -> Path:
     return folder / "db.sqlite3"
 
 
-def start_site(folder: Path, database: Path, *, port: int | None = None, **settings: str) -> Server:
+def start_site(
+    folder: Path, database: Path, *, port: int | None = None, options: tuple[str, ...] = (), **settings: str
+) -> Server:
     """daphne with its embedded worker, ready for requests.
 
     `folder` keeps the site's files: given again after a kill, the site goes on with them. A new one starts
-    with a copy of `database`. `settings` are environment variables that differ from a plain development site.
+    with a copy of `database`. `settings` are environment variables that differ from a plain development site,
+    `options` are daphne's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "db.sqlite3").exists():
@@ -159,6 +165,7 @@ def start_site(folder: Path, database: Path, *, port: int | None = None, **setti
         "127.0.0.1",
         "--port",
         str(port),
+        *options,
         "fedsite.asgi:application",
     ]
     with (folder / "server.log").open("ab") as log:
@@ -261,5 +268,97 @@ def pongs(port: int) -> bool:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+NGINX = """
+user root;
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{}}
+http {{
+    access_log off;
+    {temporary}
+    include {folder}/site.conf;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An nginx in front of a site, as deploy/nginx.conf says but for ports and paths."""
+
+    plain_url: str
+    url: str
+    certificate: Path
+
+
+def write_nginx(folder: Path, site_port: int, **changes: str) -> Proxy:
+    """Its files: deploy/nginx.conf with free ports, a certificate of its own, and `changes` of its text."""
+    plain, secure = free_port(), free_port()
+    replaced = {
+        "server 127.0.0.1:8000;": f"server 127.0.0.1:{site_port};",
+        "listen 80;": f"listen 127.0.0.1:{plain};",
+        "listen 443 ssl": f"listen 127.0.0.1:{secure} ssl",
+        "/etc/fedsite/tls": str(folder),
+        **changes,
+    }
+    text = (PROJECT / "deploy" / "nginx.conf").read_text()
+    for old, new in replaced.items():
+        assert old in text, f"deploy/nginx.conf lacks {old!r}"
+        text = text.replace(old, new)
+    (folder / "site.conf").write_text(text)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, temporary=temporary))
+    write_certificate(folder)
+    return Proxy(f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{secure}", folder / "fullchain.pem")
+
+
+def write_certificate(folder: Path) -> None:
+    """One for 127.0.0.1 that nobody else has signed. Its library comes with daphne."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fedsite tests")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "fullchain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "privkey.pem").write_bytes(key.private_bytes(*plain))
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, site_port: int, **changes: str) -> Iterator[Proxy]:
+    """A real nginx in front of a site, for as long as the context lasts."""
+    proxy = write_nginx(folder, site_port, **changes)
+    log = folder / "nginx.log"
+    process = subprocess.Popen(
+        [machine.nginx() or "nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(log)],
+        stdin=subprocess.DEVNULL,
+    )
+    port = int(proxy.plain_url.rsplit(":", 1)[1])
+    try:
+        _wait(process, lambda: listens(port), lambda: log.read_text() if log.exists() else "")
+        yield proxy
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
     except OSError:
         return False
