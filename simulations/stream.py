@@ -76,6 +76,8 @@ class Place:
 
 taken: WeakSet[Place] = WeakSet()  # weak: a viewer who leaves before the first frame frees his place too
 refused = 0  # streams, since this process started
+# The request's thread has asked for rows; on PostgreSQL its connection would be held as long as the viewer watches.
+let_go_of_connection = database_sync_to_async(lambda: None)
 
 HTML = Format(name="html", frames=html_frames)
 JSON = Format(name="json", frames=json_frames)
@@ -130,6 +132,7 @@ async def _frames(simulation: Simulation, after: int, format: Format, place: Pla
     here would leave the browser waiting for ever, so it ends the stream and the browser comes back."""
     logs.about(simulation=simulation.pk)
     try:
+        await let_go_of_connection()
         yield format.greeting(simulation)
         async for text in _follow(simulation, after, format):
             yield text

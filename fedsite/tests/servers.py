@@ -22,6 +22,7 @@ import psutil
 
 from fedsite.tests import machine
 from fedsite.tests.machine import PROJECT
+from fedsite.tests.with_postgres import postgres
 
 PATIENCE_SECONDS = 90  # a loaded machine starts slowly; it is a limit, not an expectation
 STOP_SECONDS = 20
@@ -211,6 +212,22 @@ def start_worker(folder: Path, **settings: str) -> Server:
             worker.stop()
         raise
     return worker
+
+
+@contextlib.contextmanager
+def several(folder: Path, database: Path, *, workers: int = 1, **settings: str) -> Iterator[Server]:
+    """A site as it is run for many: a web process and workers of their own, on PostgreSQL and Redis."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with postgres() as database_url, redis(folder) as redis_url, contextlib.ExitStack() as running:
+        settings |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        done = run_manage("migrate", "--verbosity", "0", environment=site_environment(folder) | settings)
+        if done.returncode:
+            raise ServerError(f"migrate failed:\n{done.stdout}{done.stderr}")
+        site = start_site(folder, database, **settings)
+        running.callback(site.stop)
+        for _ in range(workers):
+            running.callback(start_worker(folder, **settings).stop)
+        yield site
 
 
 def answers(url: str) -> bool:
