@@ -11,7 +11,8 @@ from ninja.errors import HttpError
 
 from simulations.origins import is_foreign
 
-OPEN_PATHS = ("/healthz", "/readyz", "/accounts/login/", "/admin/", "/static/")  # the admin has its own sign-in
+# The admin has its own sign-in, the metrics their own rule.
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics", "/accounts/login/", "/admin/", "/static/")
 
 
 class AccessMiddleware:

@@ -65,6 +65,11 @@ FEDSITE_CHECKPOINT_DIR = folder("FEDSITE_CHECKPOINT_DIR", "checkpoints")
 FEDSITE_ACCESS = one_of("FEDSITE_ACCESS", "open" if DEBUG else "login", "open", "login")
 FEDSITE_MAX_CONCURRENT = count("FEDSITE_MAX_CONCURRENT", 1, 1, 64)
 FEDSITE_MAX_QUEUED = count("FEDSITE_MAX_QUEUED", 100, 1, 100_000)
+FEDSITE_MAX_STREAMS = count("FEDSITE_MAX_STREAMS", 500, 1, 100_000)
+FEDSITE_METRICS_TOKEN = os.environ.get("FEDSITE_METRICS_TOKEN", "").strip()
+if FEDSITE_METRICS_TOKEN and len(FEDSITE_METRICS_TOKEN) < 16:
+    raise stop("FEDSITE_METRICS_TOKEN", "a random text of at least 16 characters, or nothing")
+FEDSITE_LOG = one_of("FEDSITE_LOG", "line", "line", "json")
 
 INSTALLED_APPS = [
     "daphne",
@@ -205,6 +210,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 X_FRAME_OPTIONS = "DENY"
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # asked from within, over plain HTTP
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 CSRF_FAILURE_VIEW = "fedsite.views.csrf_failure"
@@ -213,10 +219,14 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
+        "json": {"()": "simulations.logs.JsonLines"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": FEDSITE_LOG}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
+        "django": {"level": "INFO"},  # without the handler of its own, which prints plain lines in DEBUG
         "simulations": {"level": "INFO"},
         "incentives": {"level": "INFO"},
         "fedsite": {"level": "INFO"},

@@ -15,7 +15,7 @@ from channels.db import database_sync_to_async
 from channels.worker import Worker
 from django.conf import settings
 
-from simulations import bell, lifecycle, recorder
+from simulations import bell, lifecycle, logs, recorder
 from simulations.events import Completed, Event, Failed, Log
 from simulations.models import Simulation
 from simulations.process import Trainer
@@ -59,6 +59,7 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
 
     Ends early, without a word, where the claim goes stale. Closed or cancelled before its end, it gives the run back.
     """
+    logs.about(simulation=claim.simulation_id, fence=claim.fence, worker=logs.process_name())
     trainer = await Trainer.start(await database_sync_to_async(assignment_for)(claim))
     lease = asyncio.create_task(_keep_lease(claim, trainer))
     try:
@@ -126,6 +127,9 @@ class Runs:
 
     async def look(self) -> None:
         """Claim what waits while there is room, and end what is no longer ours."""
+        await asyncio.shield(self._look())  # whoever is cancelled here must not leave a claim that nobody knows of
+
+    async def _look(self) -> None:
         async with self.looking:
             for claim in list(self.tasks):
                 await self._end_if_stale(claim)
@@ -160,7 +164,8 @@ class Runs:
     async def stop(self) -> None:
         """Give back what runs."""
         self.stopping = True
-        tasks = list(self.tasks.values())
+        async with self.looking:  # what a last look has claimed is ours too
+            tasks = list(self.tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

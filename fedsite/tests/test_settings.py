@@ -18,7 +18,7 @@ from fedsite.tests.machine import PROJECT
 NAMES = (
     *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
     *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_ACCESS"),
-    *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED"),
+    *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED", "FEDSITE_MAX_STREAMS", "FEDSITE_METRICS_TOKEN", "FEDSITE_LOG"),
 )
 
 
@@ -57,6 +57,9 @@ def settings(**environment: str) -> dict[str, Any]:
         ("FEDSITE_MAX_CONCURRENT", "two", "a whole number from 1"),
         ("FEDSITE_MAX_CONCURRENT", "1.5", "a whole number from 1"),
         ("FEDSITE_MAX_QUEUED", "-1", "a whole number from 1"),
+        ("FEDSITE_MAX_STREAMS", "0", "a whole number from 1"),
+        ("FEDSITE_METRICS_TOKEN", "short", "at least 16 characters"),
+        ("FEDSITE_LOG", "xml", "line or json"),
         ("FEDSITE_MAX_QUEUED", "1" * 30, "a whole number from 1"),
     ],
 )
