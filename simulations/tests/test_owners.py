@@ -178,6 +178,7 @@ def test_no_address_shows_what_is_somebody_elses():
 
 
 @pytest.mark.usefixtures("private")
+@pytest.mark.database
 def test_no_list_shows_what_is_somebody_elses():
     simulation, ben = done(), signed_in("ben")
     running = owned()
@@ -214,6 +215,7 @@ def test_ledgers_of_others_are_closed_too():
 # How many
 
 
+@pytest.mark.database
 def test_one_person_has_a_bounded_number_under_way(settings):
     settings.FEDSITE_MAX_PER_USER = 2
     ada = signed_in("ada")
