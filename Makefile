@@ -30,10 +30,11 @@ test: .venv/.installed-dev ## every test, dependencies first
 
 venv: .venv/.made ## only the virtual environment, empty, in .venv
 
-check: .venv/.installed-dev ## formatting, lint and types
+check: .venv/.installed-dev ## formatting, lint, types, known holes in dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m fedsite.tests.audit
 
 format: .venv/.installed-dev ## bring the code into its form
 	@$(BIN)/ruff format .

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 from django.conf import settings
+from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.contrib.auth.views import redirect_to_login
 from django.db import connection
 from django.db.utils import Error
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -64,6 +66,11 @@ def may_read_metrics(request: HttpRequest) -> bool:
         return hmac.compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode())
     address = request.META.get("REMOTE_ADDR", "")
     return "X-Forwarded-For" not in request.headers and bool(address) and ip_address(address).is_loopback
+
+
+def admin_sign_in(request: HttpRequest) -> HttpResponse:
+    """The site's own page in place of the admin's, so that guessing is slowed down there too."""
+    return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME, "/admin/"))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

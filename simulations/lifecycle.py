@@ -1,4 +1,4 @@
-"""queue, claim, heartbeat, release, cancel, resume, complete, fail: the only writer of a simulation's status.
+"""queue, claim, heartbeat, release, cancel, resume, archive, complete, fail: the only writer of a simulation's status.
 
 Every step is one transaction with a conditional UPDATE. A run is held by a lease that its worker renews; each claim
 raises the fence, and a worker with an older fence changes nothing any more.
@@ -8,8 +8,10 @@ import os
 import socket
 import uuid
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
@@ -34,11 +36,16 @@ class QueueFull(Exception):
 
 
 def queue(
-    config: SimulationConfig, *, origin: str, idempotency_key: str | None = None, request_sha256: str = ""
+    config: SimulationConfig,
+    *,
+    origin: str,
+    owned_by: Any | None = None,
+    idempotency_key: str | None = None,
+    request_sha256: str = "",
 ) -> Simulation:
     """Record a simulation and ring the worker. With a key that is known already: the simulation of that key."""
     try:
-        simulation = _queue(config, origin, idempotency_key, request_sha256)
+        simulation = _queue(config, origin, owned_by, idempotency_key, request_sha256)
     except IntegrityError:
         if idempotency_key is None or not (known := by_key(idempotency_key)):
             raise
@@ -49,11 +56,13 @@ def queue(
 
 
 @transaction.atomic
-def _queue(config: SimulationConfig, origin: str, key: str | None, request_sha256: str) -> Simulation:
+def _queue(config: SimulationConfig, origin: str, owned_by: Any, key: str | None, request_sha256: str) -> Simulation:
     if origin != Origin.SHELL and waiting().count() >= settings.FEDSITE_MAX_QUEUED:
         raise QueueFull(f"{settings.FEDSITE_MAX_QUEUED} simulations are waiting already; try again later")
+    _refuse_too_many(owned_by and owned_by.pk)
     simulation = Simulation.objects.create(
         origin=origin,
+        owned_by=owned_by,
         config=config.to_dict(),
         dataset=config.dataset,
         num_clients=config.num_clients,
@@ -68,6 +77,16 @@ def _queue(config: SimulationConfig, origin: str, key: str | None, request_sha25
     append(simulation.pk, "queued", f"Simulation {simulation.pk} is queued")
     simulation.refresh_from_db()
     return simulation
+
+
+def _refuse_too_many(user_id: int | None) -> None:
+    """QueueFull where a user's queued and running simulations are as many as one may have. Locks the user's row."""
+    if user_id is None:
+        return
+    get_user_model().objects.select_for_update(no_key=True).get(pk=user_id)
+    most = settings.FEDSITE_MAX_PER_USER
+    if Simulation.objects.filter(owned_by=user_id, status__in=UNFINISHED).count() >= most:
+        raise QueueFull(f"{most} simulations of one user are queued or running already; wait for one, or cancel one")
 
 
 def by_key(idempotency_key: str) -> Simulation | None:
@@ -204,12 +223,14 @@ def cancel(simulation_id: int) -> Simulation:
 
 
 def resume(simulation_id: int) -> Simulation:
-    """Queue a failed, cancelled or interrupted simulation again. Raises Conflict, DoesNotExist."""
+    """Queue a failed, cancelled or interrupted simulation again. Raises Conflict, QueueFull, DoesNotExist."""
     with transaction.atomic():
         simulation = Simulation.objects.get(pk=simulation_id)
         if not (simulation.status in (Status.FAILED, Status.CANCELLED) or simulation.is_interrupted):
             allowed = "only a failed, cancelled or interrupted one can go on"
             raise Conflict(f"Simulation {simulation_id} is {simulation.status}; {allowed}")
+        if simulation.is_finished:
+            _refuse_too_many(simulation.owned_by_id)
         seen = Simulation.objects.filter(pk=simulation_id, status=simulation.status, fence=simulation.fence)
         values = {"status": Status.QUEUED, "fence": F("fence") + 1, "lost_leases": 0, "failure": "", "traceback": ""}
         origin = Origin.API if simulation.origin == Origin.SHELL else simulation.origin
@@ -217,4 +238,19 @@ def resume(simulation_id: int) -> Simulation:
             raise Conflict(f"Simulation {simulation_id} has just changed; look again")
         append(simulation_id, "queued", f"Queued again; it goes on after round {simulation.rounds_done}")
     bell.ring(simulation_id)
+    return Simulation.objects.get(pk=simulation_id)
+
+
+def archive(simulation_id: int) -> Simulation:
+    """Take a finished simulation off the lists. What it did and paid stays. Raises Conflict, DoesNotExist."""
+    finished = Simulation.objects.filter(pk=simulation_id).exclude(status__in=UNFINISHED)
+    if not finished.update(archived=True):
+        status = Simulation.objects.values_list("status", flat=True).get(pk=simulation_id)
+        raise Conflict(f"Simulation {simulation_id} is {status}; only a finished one can be archived")
+    return Simulation.objects.get(pk=simulation_id)
+
+
+def unarchive(simulation_id: int) -> Simulation:
+    """Put a simulation back on the lists. Raises DoesNotExist."""
+    Simulation.objects.filter(pk=simulation_id).update(archived=False)
     return Simulation.objects.get(pk=simulation_id)

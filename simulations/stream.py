@@ -10,13 +10,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakSet
 
 from channels.db import database_sync_to_async
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
-from simulations import feed, logs
+from simulations import feed, logs, owners
 from simulations.fragments import render_update
 from simulations.models import Event, Simulation
 
@@ -54,8 +55,9 @@ def frame(data: str, *, id: str | int, event: str | None = None) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def html_frames(simulation: Simulation, events: list[Event]) -> str:
-    return frame(render_update(simulation, events), id=events[-1].sequence, event="update")
+def html_frames(simulation: Simulation, events: list[Event], may_act: bool = True) -> str:
+    update = render_update(simulation, events, may_act=may_act)
+    return frame(update, id=events[-1].sequence, event="update")
 
 
 def json_frames(simulation: Simulation, events: list[Event]) -> str:
@@ -80,6 +82,7 @@ refused = 0  # streams, since this process started
 let_go_of_connection = database_sync_to_async(lambda: None)
 
 HTML = Format(name="html", frames=html_frames)
+HTML_TO_LOOK = Format(name="html to look", frames=partial(html_frames, may_act=False))  # without buttons
 JSON = Format(name="json", frames=json_frames)
 PLAIN = Format(name="plain", frames=plain_frames, greeting=_plain_greeting)
 
@@ -90,11 +93,13 @@ async def respond(request: HttpRequest, simulation_id: int, format: Format) -> H
         after = cursor(request)
     except ValueError as error:
         return JsonResponse({"detail": str(error)}, status=400)
-    simulation = await Simulation.objects.filter(pk=simulation_id).afirst()
+    simulation = await owners.seen_by(request.user).filter(pk=simulation_id).afirst()
     if simulation is None:
         raise Http404(f"There is no simulation {simulation_id}")
     if simulation.is_finished and after >= simulation.last_sequence:
         return HttpResponse(status=204)
+    if format is HTML and not owners.may_act(request.user, simulation):
+        format = HTML_TO_LOOK
     return streaming(simulation, after, format)
 
 
