@@ -34,7 +34,7 @@ OWN = {
     **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
 }
 DEFAULTS = ("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "REDIS_URL", "FEDSITE_ACCESS", "FEDSITE_MAX_CONCURRENT",
-            "FEDSITE_MAX_QUEUED")  # fmt: skip
+            "FEDSITE_MAX_QUEUED", "FEDSITE_LEASE_SECONDS", "FAILPOINT")  # fmt: skip
 
 os.environ.update(OWN)
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{SCRATCH / 'unused.sqlite3'}")  # PostgreSQL under with_postgres

@@ -1,8 +1,8 @@
 """How fast tokens are posted: `python -m benchmarks.ledger [SECONDS]`.
 
 Transactions of eleven transfers (a round of ten clients) through `ledger.post`, each its own commit: on a SQLite file
-as the site uses it (WAL, synchronous=FULL), and on a PostgreSQL of its own with its defaults (fsync on); by one process,
-then by four on PostgreSQL, each with its own ledger. Beside it the bare cost of a durable commit on this disk.
+as the site uses it (WAL, synchronous=FULL), and on a PostgreSQL of its own with its defaults (fsync on); by one
+process, then by four on PostgreSQL, each with its own ledger. Beside it the bare cost of a durable commit on this disk.
 """
 
 from __future__ import annotations

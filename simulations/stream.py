@@ -9,12 +9,12 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from channels.db import database_sync_to_async
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
 from simulations import feed
 from simulations.fragments import render_update
 from simulations.models import Event, Simulation
+from simulations.patience import insist
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 15.0
@@ -132,4 +132,4 @@ async def _frames_of(batch: feed.Batch, after: int, format: Format) -> str:
 
 
 async def _render(format: Format, simulation: Simulation, events: list[Event]) -> str:
-    return await database_sync_to_async(format.frames)(simulation, events)
+    return await insist(format.frames, simulation, events)

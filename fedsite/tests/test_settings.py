@@ -18,7 +18,7 @@ from fedsite.tests.machine import PROJECT
 NAMES = (
     *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
     *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_ACCESS"),
-    *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED"),
+    *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED", "FEDSITE_LEASE_SECONDS"),
 )
 
 
@@ -58,6 +58,7 @@ def settings(**environment: str) -> dict[str, Any]:
         ("FEDSITE_MAX_CONCURRENT", "1.5", "a whole number from 1"),
         ("FEDSITE_MAX_QUEUED", "-1", "a whole number from 1"),
         ("FEDSITE_MAX_QUEUED", "1" * 30, "a whole number from 1"),
+        ("FEDSITE_LEASE_SECONDS", "1", "a whole number from 2"),
     ],
 )
 @pytest.mark.usefixtures("bare")
