@@ -7,13 +7,15 @@ raises the fence, and a worker with an older fence changes nothing any more.
 import os
 import socket
 import uuid
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import IntegrityError, transaction
-from django.db.models import F, QuerySet
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from incentives import ledger
@@ -21,10 +23,34 @@ from simulations import bell
 from simulations.config import SimulationConfig
 from simulations.models import UNFINISHED, Origin, Simulation, Status
 from simulations.recorder import Claim, append, change
+from training import failpoints
 
-LEASE = timedelta(seconds=15)
-HEARTBEAT_SECONDS = 1
 MAX_LOST_LEASES = 3
+LOOKED_AT = 20  # of the queue in one look: somebody may be faster with the first ones
+
+
+def now() -> datetime:
+    """The clock that all workers of a data base share: its own, or on SQLite this machine's. Where it jumps, a lease
+    ends too soon, which costs time and nothing else: the fence decides who writes."""
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return cursor.fetchone()[0]
+
+
+def lease_end() -> datetime:
+    return now() + timedelta(seconds=settings.FEDSITE_LEASE_SECONDS)
+
+
+def impossible_end() -> datetime:
+    """No lease lasts as long as this, unless the clock was set back since it was taken."""
+    return now() + timedelta(seconds=60 + 2 * settings.FEDSITE_LEASE_SECONDS)
+
+
+def heartbeat_seconds() -> float:
+    """Between two renewals: several fit into a lease."""
+    return min(1.0, settings.FEDSITE_LEASE_SECONDS / 4)
 
 
 class Conflict(Exception):
@@ -50,6 +76,7 @@ def queue(
         if idempotency_key is None or not (known := by_key(idempotency_key)):
             raise
         return known
+    failpoints.reach("queued")
     if origin != Origin.SHELL:
         transaction.on_commit(lambda: bell.ring(simulation.pk))
     return simulation
@@ -126,17 +153,24 @@ def is_lost(simulation: Simulation) -> bool:
     """Whether whoever ran it is gone: its lease has expired, or its process is dead on this host."""
     if simulation.status != Status.RUNNING:
         return False
-    return simulation.lease_expires_at < timezone.now() or owner_is_dead(simulation.owner)
+    return not now() <= simulation.lease_expires_at <= impossible_end() or owner_is_dead(simulation.owner)
 
 
 def claim_next() -> Claim | None:
     """The oldest simulation that nobody runs, now ours; None where there is none."""
-    unfinished = Simulation.objects.filter(status__in=UNFINISHED).exclude(origin=Origin.SHELL)
-    for simulation in unfinished.order_by("id")[:100]:
-        is_free = simulation.status == Status.QUEUED or is_lost(simulation)
-        if is_free and (claim := take(simulation)):
+    for simulation in chain(_lost(), waiting()[:LOOKED_AT]):
+        if claim := take(simulation):
             return claim
     return None
+
+
+def _lost() -> Iterator[Simulation]:
+    """Runs whose worker is gone, however many others are well."""
+    here = Q(owner__startswith=f"{socket.gethostname()}:")
+    running = Simulation.objects.filter(status=Status.RUNNING).exclude(origin=Origin.SHELL)
+    held = Q(lease_expires_at__range=(now(), impossible_end()))
+    suspects = running.filter(here | ~held).order_by("id")
+    return (simulation for simulation in suspects if is_lost(simulation))
 
 
 @transaction.atomic
@@ -148,7 +182,7 @@ def take(simulation: Simulation) -> Claim | None:
         status=Status.RUNNING,
         owner=new_owner(),
         fence=F("fence") + 1,
-        lease_expires_at=timezone.now() + LEASE,
+        lease_expires_at=lease_end(),
         started_at=simulation.started_at or timezone.now(),
         lost_leases=lost,
     )
@@ -172,7 +206,7 @@ def _start_line(simulation: Simulation) -> tuple[str, str]:
 
 def heartbeat(claim: Claim) -> None:
     """Renew the lease. Raises StaleClaim where the simulation was cancelled or taken over."""
-    change(claim, lease_expires_at=timezone.now() + LEASE)
+    change(claim, lease_expires_at=lease_end())
 
 
 @transaction.atomic
@@ -185,7 +219,7 @@ def release(claim: Claim) -> None:
 def lose(claim: Claim) -> None:
     """The trainer died without a word: the lease ends now, so that the next look claims it again."""
     with transaction.atomic():
-        change(claim, lease_expires_at=timezone.now() - timedelta(seconds=1))
+        change(claim, lease_expires_at=now() - timedelta(seconds=1))
 
 
 @transaction.atomic
@@ -193,6 +227,7 @@ def complete(claim: Claim, message: str) -> None:
     change(claim, status=Status.COMPLETED, finished_at=timezone.now(), owner="", lease_expires_at=None)
     append(claim.simulation_id, "log", f"Simulation record saved with ID: {claim.simulation_id}", {"level": "info"})
     append(claim.simulation_id, "completed", message)
+    failpoints.reach("completion_written")
 
 
 @transaction.atomic

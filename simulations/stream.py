@@ -20,6 +20,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, Stream
 from simulations import feed, logs, owners
 from simulations.fragments import render_update
 from simulations.models import Event, Simulation
+from simulations.patience import insist
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 15.0
@@ -171,4 +172,4 @@ async def _frames_of(batch: feed.Batch, after: int, format: Format) -> str:
 
 
 async def _render(format: Format, simulation: Simulation, events: list[Event]) -> str:
-    return await database_sync_to_async(format.frames)(simulation, events)
+    return await insist(format.frames, simulation, events)
