@@ -19,6 +19,7 @@ from fedsite.tests.machine import PROJECT
 from people import tokens
 from simulations import lifecycle
 from simulations.config import FIELDS, PRESETS, SimulationConfig
+from simulations.metrics import SiteCollector
 from training.config import BEHAVIOURS, Parameter, bounds_text
 
 README = (PROJECT / "README.md").read_text()
@@ -85,7 +86,17 @@ def parameter(named: tuple[str, Parameter]) -> str:
     return f"`{name}` ({takes.default:g}; {takes.minimum:g} to {takes.maximum:g}): {takes.help}"
 
 
-@pytest.mark.parametrize("expected", [fields_table, presets_table, behaviours_table])
+def metrics_table() -> str:
+    """The site's own metrics, as an empty data base shows them."""
+    families = sorted(SiteCollector().collect(), key=lambda family: family.name)
+    rows = [
+        (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.documentation) for family in families
+    ]
+    return table(("metric", "what it tells"), *rows)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("expected", [fields_table, presets_table, behaviours_table, metrics_table])
 def test_it_lists_every_choice(expected: Callable[[], str]) -> None:
     assert expected() in README, f"README.md lacks this table:\n\n{expected()}\n"
 
