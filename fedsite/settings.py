@@ -159,6 +159,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
             "PRAGMA foreign_keys=ON;",
         },
     }
+if DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # A process that is stopped, or cut off, within a transaction would keep its locks for as long.
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("options", "-c idle_in_transaction_session_timeout=10000")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = os.environ.get("REDIS_URL", "").strip()

