@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Max, Min
 
 from simulations import lifecycle
@@ -50,7 +51,7 @@ def _worker(name: tuple[str, str], runs: list[Simulation], since: dict[int, date
     return Worker(
         host=name[0],
         process=name[1],
-        last_heard=max(run.lease_expires_at for run in runs) - lifecycle.LEASE,
+        last_heard=max(run.lease_expires_at for run in runs) - timedelta(seconds=settings.FEDSITE_LEASE_SECONDS),
         is_lost=all(lifecycle.is_lost(run) for run in runs),
         runs=[Run(simulation=run, since=since.get(run.pk)) for run in runs],
     )
