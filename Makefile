@@ -3,10 +3,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test venv check format css clean FORCE
+.PHONY: help run test chaos venv check format css clean FORCE
 
 PORT ?= 8000
 PYTHON ?=
+SCHEDULES ?= 20000
+KILLS ?= 60
+SEED ?=
 CANDIDATES = $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 BIN := .venv/bin
 
@@ -28,12 +31,21 @@ test: .venv/.installed-dev ## every test, dependencies first
 	$(BIN)/python -m fedsite.tests.machine || status=$$?; \
 	exit $$status
 
+chaos: .venv/.installed-dev ## more faults than the tests have: SCHEDULES=20000 of them from a SEED, and KILLS=60 of real workers
+	@seed=$(SEED); : $${seed:=$$RANDOM}; echo "SEED=$$seed"; unset DATABASE_URL; status=0; \
+	$(BIN)/python -W ignore -m simulations.tests.schedules $$((seed * 100000)) $(SCHEDULES) || status=$$?; \
+	export FEDSITE_TEST_SEED=$$seed FEDSITE_TEST_KILLS=$(KILLS); \
+	$(BIN)/python -m pytest simulations/tests/test_workers.py || status=$$?; \
+	$(BIN)/python -m fedsite.tests.with_postgres $(BIN)/python -m pytest -m database simulations/tests/test_workers.py \
+	|| status=$$?; exit $$status
+
 venv: .venv/.made ## only the virtual environment, empty, in .venv
 
-check: .venv/.installed-dev ## formatting, lint and types
+check: .venv/.installed-dev ## formatting, lint, types, known holes in dependencies
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m fedsite.tests.audit
 
 format: .venv/.installed-dev ## bring the code into its form
 	@$(BIN)/ruff format .

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from fedsite.tests import machine, servers
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-LEFT_OUT = pytest.StashKey[int]()  # browser tests
+LEFT_OUT = pytest.StashKey[list[str]]()
 
 # Before any settings are read: nothing here may depend on, or touch, what the developer's own site uses.
 # Programs that tests start inherit it. pyproject.toml names no DJANGO_SETTINGS_MODULE: pytest-django would
@@ -28,13 +29,17 @@ OWN = {
     "FEDSITE_ENV_FILE": os.devnull,
     "SECRET_KEY": "only-for-tests-only-for-tests-only-for-tests-only-for-tests",
     "DEBUG": "1",
+    "FEDSITE_REQUESTS_PER_MINUTE": "0",  # tests of the limit set one
     "FEDSITE_CHECKPOINT_DIR": str(SCRATCH / "checkpoints"),
     "FEDSITE_DATA_DIR": str(machine.data_dir().resolve()),
     **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE),
     **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
 }
 DEFAULTS = ("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "REDIS_URL", "FEDSITE_ACCESS", "FEDSITE_MAX_CONCURRENT",
-            "FEDSITE_MAX_QUEUED")  # fmt: skip
+            "FEDSITE_MAX_QUEUED", "FEDSITE_MAX_STREAMS", "FEDSITE_METRICS_TOKEN", "FEDSITE_LOG",
+            "FEDSITE_MAX_PER_USER", "FEDSITE_OTHERS_MAY_LOOK", "FEDSITE_HTTPS", "FEDSITE_PROXIES",
+            "FEDSITE_HSTS_SECONDS", "CSRF_TRUSTED_ORIGINS", "EMAIL_URL", "EMAIL_FROM",
+            "FEDSITE_LEASE_SECONDS", "FAILPOINT")  # fmt: skip
 
 os.environ.update(OWN)
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{SCRATCH / 'unused.sqlite3'}")  # PostgreSQL under with_postgres
@@ -57,19 +62,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test that asks for `browser` is a browser test; without a Chromium they are left out, and told of."""
-    browsing = [item for item in items if "browser" in getattr(item, "fixturenames", ())]
-    for item in browsing:
-        item.add_marker("browser")
-    if browsing and machine.chromium() is None:
-        items[:] = [item for item in items if item not in browsing]
-        config.hook.pytest_deselected(items=browsing)
-        config.stash[LEFT_OUT] = len(browsing)
+    """A test that asks for `browser` is a browser test. Tests of what is not here are left out, and told of."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+    told = config.stash[LEFT_OUT] = []
+    for fixture, (lacks, sentence) in machine.FIXTURES.items():
+        left_out = [item for item in items if lacks() and fixture in getattr(item, "fixturenames", ())]
+        if left_out:
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
+            told.append(sentence.format(len(left_out)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if count := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.write_line(f"No Chromium with its chromedriver here: {count} browser tests were left out")
+    for sentence in config.stash.get(LEFT_OUT, []):
+        terminalreporter.write_line(sentence)
 
 
 @pytest.fixture(scope="session")
@@ -94,15 +102,33 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
 
 @pytest.fixture
 def start_server(tmp_path: Path, migrated_database: Path) -> Iterator[Callable[..., servers.Server]]:
-    """`start_server(folder=None, *, port=None, **settings)`: a site of the test's own, stopped after it.
+    """`start_server(folder=None, *, port=None, options=(), **settings)`: a site of the test's own, stopped after it.
 
     After `first.kill()`, `start_server(first.folder, port=first.port)` goes on with the same files.
     """
     started: list[servers.Server] = []
 
-    def start(folder: Path | None = None, *, port: int | None = None, **settings: str) -> servers.Server:
+    def start(folder: Path | None = None, **options: Any) -> servers.Server:
         folder = folder or tmp_path / f"site-{len(started) + 1}"
-        started.append(servers.start_site(folder, migrated_database, port=port, **settings))
+        started.append(servers.start_site(folder, migrated_database, **options))
+        return started[-1]
+
+    yield start
+    stop_all(started)
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, migrated_database: Path) -> Iterator[Callable[..., servers.Server]]:
+    """`start_worker(folder=None, **settings)`: a worker on a site's files, or on files of its own; stopped after it."""
+    started: list[servers.Server] = []
+
+    def start(folder: Path | None = None, **settings: str) -> servers.Server:
+        if folder is None:
+            folder = tmp_path / "workers"
+            folder.mkdir(exist_ok=True)
+            if not (folder / "db.sqlite3").exists():
+                shutil.copyfile(migrated_database, folder / "db.sqlite3")
+        started.append(servers.start_worker(folder, **settings))
         return started[-1]
 
     yield start
@@ -125,6 +151,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a Redis of its own."""
     with servers.redis(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Callable[..., servers.Proxy]]:
+    """`nginx(site, **changes)`: a real nginx in front of a site, by deploy/nginx.conf."""
+    with contextlib.ExitStack() as running:
+
+        def start(site: servers.Server, **changes: str) -> servers.Proxy:
+            folder = Path(tempfile.mkdtemp(prefix="nginx-", dir=tmp_path))
+            return running.enter_context(servers.nginx(folder, site.port, **changes))
+
+        yield start
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from fedsite.access import may_write
 from incentives.api import router as incentives
 from simulations.api import router as simulations
 from simulations.lifecycle import Conflict, QueueFull
+from simulations.owners import NotYours
 from training.config import ConfigError
 
 api = NinjaAPI(title="fedsite", version="1", description=__doc__, auth=may_write)
@@ -23,6 +24,11 @@ def bad_config(request: HttpRequest, error: ConfigError) -> HttpResponse:
 @api.exception_handler(Conflict)
 def conflict(request: HttpRequest, error: Conflict) -> HttpResponse:
     return api.create_response(request, {"detail": str(error)}, status=409)
+
+
+@api.exception_handler(NotYours)
+def not_yours(request: HttpRequest, error: NotYours) -> HttpResponse:
+    return api.create_response(request, {"detail": str(error)}, status=403)
 
 
 @api.exception_handler(QueueFull)

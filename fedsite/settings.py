@@ -3,10 +3,13 @@
 import os
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import dj_database_url
 from csp.constants import NONE, SELF
 from dotenv import load_dotenv
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 load_dotenv(os.environ.get("FEDSITE_ENV_FILE", BASE_DIR / ".env"), override=False)
@@ -34,6 +37,14 @@ def names(name: str, default: str) -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 
 
+def origins(name: str, default: str) -> list[str]:
+    found = names(name, default)
+    for origin in found:
+        if not origin.startswith(("http://", "https://")) or origin.endswith("/"):
+            raise stop(name, "origins like http://localhost:3000, joined by commas")
+    return found
+
+
 def one_of(name: str, default: str, *choices: str) -> str:
     value = os.environ.get(name, "").strip() or default
     if value not in choices:
@@ -53,10 +64,8 @@ SECRET_KEY = os.environ.get("SECRET_KEY", "")
 if not SECRET_KEY:
     raise stop("SECRET_KEY", "a long random text, in the environment or in .env (`make run` writes one)")
 ALLOWED_HOSTS = names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-CORS_ALLOWED_ORIGINS = names("CORS_ALLOWED_ORIGINS", "http://localhost:3000")
-for origin in CORS_ALLOWED_ORIGINS:
-    if not origin.startswith(("http://", "https://")) or origin.endswith("/"):
-        raise stop("CORS_ALLOWED_ORIGINS", "origins like http://localhost:3000, joined by commas")
+CORS_ALLOWED_ORIGINS = origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000")
+CSRF_TRUSTED_ORIGINS = origins("CSRF_TRUSTED_ORIGINS", "")
 CORS_ALLOW_CREDENTIALS = True
 CORS_URLS_REGEX = r"^/api/"
 
@@ -65,11 +74,24 @@ FEDSITE_CHECKPOINT_DIR = folder("FEDSITE_CHECKPOINT_DIR", "checkpoints")
 FEDSITE_ACCESS = one_of("FEDSITE_ACCESS", "open" if DEBUG else "login", "open", "login")
 FEDSITE_MAX_CONCURRENT = count("FEDSITE_MAX_CONCURRENT", 1, 1, 64)
 FEDSITE_MAX_QUEUED = count("FEDSITE_MAX_QUEUED", 100, 1, 100_000)
+FEDSITE_MAX_STREAMS = count("FEDSITE_MAX_STREAMS", 500, 1, 100_000)
+FEDSITE_METRICS_TOKEN = os.environ.get("FEDSITE_METRICS_TOKEN", "").strip()
+if FEDSITE_METRICS_TOKEN and len(FEDSITE_METRICS_TOKEN) < 16:
+    raise stop("FEDSITE_METRICS_TOKEN", "a random text of at least 16 characters, or nothing")
+FEDSITE_LOG = one_of("FEDSITE_LOG", "line", "line", "json")
+FEDSITE_MAX_PER_USER = count("FEDSITE_MAX_PER_USER", 20, 1, 100_000)
+FEDSITE_OTHERS_MAY_LOOK = flag("FEDSITE_OTHERS_MAY_LOOK", True)
+FEDSITE_REQUESTS_PER_MINUTE = count("FEDSITE_REQUESTS_PER_MINUTE", 600, 0, 1_000_000)  # 0: no limit
+FEDSITE_HTTPS = flag("FEDSITE_HTTPS", not DEBUG)
+FEDSITE_HSTS_SECONDS = count("FEDSITE_HSTS_SECONDS", 30 * 24 * 3600, 0, 10 * 365 * 24 * 3600)
+FEDSITE_PROXIES = count("FEDSITE_PROXIES", 0, 0, 9)
+FEDSITE_LEASE_SECONDS = count("FEDSITE_LEASE_SECONDS", 15, 2, 3600)
 
 INSTALLED_APPS = [
     "daphne",
     "simulations",  # before channels: its runworker also polls
     "incentives",
+    "people",
     "fedsite",
     "fedsite.theme",
     "django.contrib.admin",
@@ -88,6 +110,7 @@ INSTALLED_APPS = [
     "tailwind",
 ]
 MIDDLEWARE = [
+    "fedsite.access.LoadBalancers",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "corsheaders.middleware.CorsMiddleware",
@@ -136,6 +159,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
             "PRAGMA foreign_keys=ON;",
         },
     }
+if DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # A process that is stopped, or cut off, within a transaction would keep its locks for as long.
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("options", "-c idle_in_transaction_session_timeout=10000")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = os.environ.get("REDIS_URL", "").strip()
@@ -154,6 +180,20 @@ else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 1000}}}
 EMBEDDED_WORKER = not REDIS_URL
 
+# What a page remembers stays in its process, so that no page needs Redis. Counters that all processes share lie apart.
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "shared": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "shared"},
+}
+if REDIS_URL:
+    CACHES["shared"] = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "fedsite",
+        # Nobody's request waits long for a Redis that is gone; people.limits then counts in its process.
+        "OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 1)},
+    }
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -166,6 +206,24 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/"
+PASSWORD_RESET_TIMEOUT = 3 * 24 * 3600
+
+EMAIL_URL = os.environ.get("EMAIL_URL", "").strip()
+EMAIL_PORTS = {"smtp": 25, "smtp+tls": 587, "smtps": 465}
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_URL else 'console'}.EmailBackend"
+try:
+    server = urlsplit(EMAIL_URL)
+    if EMAIL_URL and not (server.scheme in EMAIL_PORTS and server.hostname):
+        raise ValueError("scheme or host is missing")
+    EMAIL_HOST, EMAIL_PORT = server.hostname or "localhost", server.port or EMAIL_PORTS.get(server.scheme, 25)
+except ValueError as error:
+    raise stop("EMAIL_URL", f"something like smtp+tls://user:password@mail.example.org ({error})") from None
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = unquote(server.username or ""), unquote(server.password or "")
+EMAIL_USE_TLS, EMAIL_USE_SSL = server.scheme == "smtp+tls", server.scheme == "smtps"
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = os.environ.get("EMAIL_FROM", "").strip() or "fedsite@localhost"
+if "@" not in DEFAULT_FROM_EMAIL or "\n" in DEFAULT_FROM_EMAIL:
+    raise stop("EMAIL_FROM", "an address like fedsite@example.org")
 
 LANGUAGE_CODE = "en"
 USE_I18N = False
@@ -205,20 +263,32 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 X_FRAME_OPTIONS = "DENY"
+SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # asked from within, over plain HTTP
 SECURE_REFERRER_POLICY = "same-origin"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = FEDSITE_HTTPS
+SECURE_HSTS_SECONDS = FEDSITE_HSTS_SECONDS if FEDSITE_HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = FEDSITE_HTTPS
+# Not `preload`: with it anybody may have the whole domain put on the browsers' lists; its owner is to decide that.
+SILENCED_SYSTEM_CHECKS = ["security.W021"]
+if FEDSITE_PROXIES:  # else anybody may claim to have come by HTTPS
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 CSRF_FAILURE_VIEW = "fedsite.views.csrf_failure"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
+        "json": {"()": "simulations.logs.JsonLines"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": FEDSITE_LOG}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
+        "django": {"level": "INFO"},  # without the handler of its own, which prints plain lines in DEBUG
         "simulations": {"level": "INFO"},
         "incentives": {"level": "INFO"},
+        "people": {"level": "INFO"},
         "fedsite": {"level": "INFO"},
     },
 }

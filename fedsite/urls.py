@@ -1,7 +1,6 @@
 """Where everything is."""
 
 from django.contrib import admin
-from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
 from fedsite import views
@@ -11,9 +10,10 @@ urlpatterns = [
     path("", include("simulations.urls")),
     path("ledger/", include("incentives.urls")),
     path("api/", api.urls),
-    path("accounts/login/", LoginView.as_view(), name="login"),
-    path("accounts/logout/", LogoutView.as_view(), name="logout"),
+    path("", include("people.urls")),
+    path("admin/login/", views.admin_sign_in),  # one door, with one lock
     path("admin/", admin.site.urls),
     path("healthz", views.healthz),
     path("readyz", views.readyz),
+    path("metrics", views.metrics),
 ]

@@ -1,14 +1,23 @@
-"""What load balancers ask, and the pages of a refused form and of an address that is not there."""
+"""What load balancers and Prometheus ask, and the pages of a refused form and of an address that is not there."""
 
+import hmac
 from collections.abc import Callable
+from ipaddress import ip_address
 
 from django.conf import settings
+from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.contrib.auth.views import redirect_to_login
 from django.db import connection
 from django.db.utils import Error
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from redis import Redis, RedisError
 
 from fedsite.migrated import unapplied
+from simulations.metrics import registry
+
+REDIS_SECONDS = 2
 
 
 def healthz(request: HttpRequest) -> JsonResponse:
@@ -17,16 +26,51 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 
 def readyz(request: HttpRequest) -> JsonResponse:
-    """The data base answers and has every migration."""
+    """The data base answers and has every migration; with REDIS_URL, Redis answers too."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         missing = unapplied()
     except Error as error:
-        return JsonResponse({"status": "unavailable", "detail": f"The data base does not answer: {error}"}, status=503)
+        return _not_ready(f"The data base does not answer: {error}")
     if missing:
-        return JsonResponse({"status": "unavailable", "detail": f"{len(missing)} migrations are missing"}, status=503)
+        return _not_ready(f"{len(missing)} migrations are missing")
+    try:
+        _ask_redis()
+    except RedisError as error:
+        return _not_ready(f"Redis does not answer: {error}")
     return JsonResponse({"status": "ok"})
+
+
+def _not_ready(detail: str) -> JsonResponse:
+    return JsonResponse({"status": "unavailable", "detail": detail}, status=503)
+
+
+def _ask_redis() -> None:
+    if settings.REDIS_URL:
+        limits = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
+        with Redis.from_url(settings.REDIS_URL, **limits) as redis:
+            redis.ping()
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """This process and the data base, for Prometheus."""
+    if not may_read_metrics(request):
+        return JsonResponse({"detail": "Metrics are for this machine, or for who knows the token"}, status=403)
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def may_read_metrics(request: HttpRequest) -> bool:
+    """With FEDSITE_METRICS_TOKEN whoever has it, else programs on this machine; what a proxy passes on is not."""
+    if token := settings.FEDSITE_METRICS_TOKEN:
+        return hmac.compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode())
+    address = request.META.get("REMOTE_ADDR", "")
+    return "X-Forwarded-For" not in request.headers and bool(address) and ip_address(address).is_loopback
+
+
+def admin_sign_in(request: HttpRequest) -> HttpResponse:
+    """The site's own page in place of the admin's, so that guessing is slowed down there too."""
+    return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME, "/admin/"))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -7,8 +7,13 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from incentives.models import Account, Ledger, Transaction, Transfer
+
+SHOWN = 100  # transfers on a transaction's page
 
 
 class LookOnly:
@@ -57,13 +62,17 @@ class AccountAdmin(LookOnly, admin.ModelAdmin):
 
 
 class TransferInline(LookOnly, admin.TabularInline):
+    """The first transfers; the ledger's own page of the transaction has them all."""
+
     model = Transfer
+    verbose_name_plural = f"Transfers, the first {SHOWN}"
     fields = ("position", "debit_account", "credit_account", "amount", "code")
     ordering = ("position",)
     extra = 0
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Transfer]:
-        return super().get_queryset(request).select_related("debit_account", "credit_account")
+        first = super().get_queryset(request).filter(position__lte=SHOWN)
+        return first.select_related("debit_account", "credit_account")
 
 
 @admin.register(Transaction)
@@ -75,5 +84,10 @@ class TransactionAdmin(LookOnly, admin.ModelAdmin):
     search_fields = ("key", "description", "ledger__name", "hash")
     search_help_text = "key, description, ledger or hash"
     ordering = ("-pk",)
-    readonly_fields = ("recorded_at",)
+    readonly_fields = ("recorded_at", "all_of_it")
     inlines = (TransferInline,)
+
+    @admin.display(description="all transfers")
+    def all_of_it(self, transaction: Transaction) -> SafeString:
+        address = reverse("ledger:transaction", args=[transaction.ledger.name, transaction.sequence])
+        return format_html('<a href="{}">its page</a>', address)

@@ -13,7 +13,7 @@ from ninja import Header, Path, Query, Router, Schema
 from ninja import Status as Created
 from ninja.errors import HttpError
 
-from simulations import lifecycle, results, stream
+from simulations import lifecycle, owners, results, stream
 from simulations.config import FIELDS, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
 from simulations.origins import is_foreign
@@ -32,6 +32,8 @@ class Problem(Schema):
 class Record(Schema):
     id: int
     status: str
+    owner: str | None
+    archived: bool
     num_rounds: int
     num_clients: int
     fraction_fit: float
@@ -119,11 +121,18 @@ def body(request: HttpRequest) -> dict[str, Any]:
     return values
 
 
-def found(simulation_id: int) -> Simulation:
-    simulation = Simulation.objects.filter(pk=simulation_id).first()
+def found(request: HttpRequest, simulation_id: int) -> Simulation:
+    simulation = owners.seen_by(request.user).filter(pk=simulation_id).select_related("owned_by").first()
     if simulation is None:
         raise HttpError(404, f"There is no simulation {simulation_id}")
     return simulation
+
+
+def mine(request: HttpRequest, simulation_id: int) -> int:
+    """The number of a simulation that may be acted on; NotYours, or 404, otherwise."""
+    simulation = found(request, simulation_id)
+    owners.require(request.user, simulation)
+    return simulation.pk
 
 
 @router.get("/", response={200: list[Record], 422: Problem})
@@ -133,9 +142,10 @@ def simulations(
     limit: Limit = 100,
     cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     status: Status | None = None,
+    archived: bool = False,
 ):
     """Newest first. The Link header tells the next page."""
-    rows = Simulation.objects.filter(archived=False).order_by("-id")
+    rows = owners.seen_by(request.user).filter(archived=archived).select_related("owned_by").order_by("-id")
     if status is not None:
         rows = rows.filter(status=status)
     if cursor is not None:
@@ -163,9 +173,11 @@ def start(
     """Queue a simulation. With an Idempotency-Key a repeat gives the same simulation."""
     config = SimulationConfig.from_dict(body(request))
     asked = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
-    known = lifecycle.by_key(idempotency_key) if idempotency_key else None
+    owner = owners.person(request)
+    key = f"user:{owner.pk}:{idempotency_key}" if owner and idempotency_key else idempotency_key
+    known = lifecycle.by_key(key) if key else None
     simulation = known or lifecycle.queue(
-        config, origin=Origin.API, idempotency_key=idempotency_key, request_sha256=asked
+        config, origin=Origin.API, owned_by=owner, idempotency_key=key, request_sha256=asked
     )
     return _created(response, simulation, asked)
 
@@ -186,10 +198,14 @@ async def compatible_stream(request: HttpRequest):
     """
     _refuse_accidents(request)
     if last := request.headers.get("Last-Event-ID"):
-        return await _go_on(last)
+        return await _go_on(request, last)
     config = SimulationConfig.from_dict({name: parsed(value) for name, value in request.GET.items()})
-    simulation = await database_sync_to_async(lifecycle.queue)(config, origin=Origin.API)
+    simulation = await database_sync_to_async(_queue)(request, config)
     return stream.streaming(simulation, 0, stream.PLAIN)
+
+
+def _queue(request: HttpRequest, config: SimulationConfig) -> Simulation:
+    return lifecycle.queue(config, origin=Origin.API, owned_by=owners.person(request))
 
 
 def _refuse_accidents(request: HttpRequest) -> None:
@@ -199,9 +215,9 @@ def _refuse_accidents(request: HttpRequest) -> None:
         raise HttpError(403, "This starts a simulation; use EventSource from this site or one in CORS_ALLOWED_ORIGINS")
 
 
-async def _go_on(last: str) -> HttpResponse:
+async def _go_on(request: HttpRequest, last: str) -> HttpResponse:
     match = re.fullmatch(r"([1-9][0-9]{0,17})-([0-9]{1,18})", last)
-    simulation = await Simulation.objects.filter(pk=int(match[1])).afirst() if match else None
+    simulation = await owners.seen_by(request.user).filter(pk=int(match[1])).afirst() if match else None
     if simulation is None or (simulation.is_finished and int(match[2]) >= simulation.last_sequence):
         return HttpResponse(status=204)
     return stream.streaming(simulation, int(match[2]), stream.PLAIN)
@@ -218,26 +234,40 @@ def parsed(value: str) -> Any:
 @router.get("/{simulation_id}/", response={200: Result, 404: Problem})
 def simulation(request: HttpRequest, simulation_id: SimulationId):
     """The record with its configuration, rounds and clients."""
-    return results.of_simulation(found(simulation_id))
+    return results.of_simulation(found(request, simulation_id))
 
 
-@router.post("/{simulation_id}/cancel/", response={200: Record, 404: Problem, 409: Problem})
+ACTED = {200: Record, 403: Problem, 404: Problem, 409: Problem}
+
+
+@router.post("/{simulation_id}/cancel/", response=ACTED)
 def cancel(request: HttpRequest, simulation_id: SimulationId):
-    """End a queued or running simulation."""
-    return results.record(lifecycle.cancel(found(simulation_id).pk))
+    """End a queued or running simulation. Its owner and staff may."""
+    return results.record(lifecycle.cancel(mine(request, simulation_id)))
 
 
-@router.post("/{simulation_id}/resume/", response={200: Record, 404: Problem, 409: Problem})
+@router.post("/{simulation_id}/resume/", response={**ACTED, 429: Problem})
 def resume(request: HttpRequest, simulation_id: SimulationId):
-    """Let a failed, cancelled or interrupted simulation go on after its last recorded round."""
-    return results.record(lifecycle.resume(found(simulation_id).pk))
+    """Let a failed, cancelled or interrupted simulation go on after its last round. Its owner and staff may."""
+    return results.record(lifecycle.resume(mine(request, simulation_id)))
+
+
+@router.post("/{simulation_id}/archive/", response=ACTED)
+def archive(request: HttpRequest, simulation_id: SimulationId):
+    """Take a finished simulation off the lists; nothing is deleted. Its owner and staff may."""
+    return results.record(lifecycle.archive(mine(request, simulation_id)))
+
+
+@router.post("/{simulation_id}/unarchive/", response=ACTED)
+def unarchive(request: HttpRequest, simulation_id: SimulationId):
+    """Put it back on the lists. Its owner and staff may."""
+    return results.record(lifecycle.unarchive(mine(request, simulation_id)))
 
 
 @router.post("/{simulation_id}/clone/", response={201: Record, 404: Problem, 429: Problem})
 def clone(request: HttpRequest, response: HttpResponse, simulation_id: SimulationId):
     """Queue the same configuration once more."""
-    config = SimulationConfig.from_dict(found(simulation_id).config)
-    return _created(response, lifecycle.queue(config, origin=Origin.API), "")
+    return _created(response, _queue(request, SimulationConfig.from_dict(found(request, simulation_id).config)), "")
 
 
 @router.get("/{simulation_id}/events/", response={200: list[dict[str, Any]], 404: Problem})
@@ -245,7 +275,7 @@ def events(
     request: HttpRequest, response: HttpResponse, simulation_id: SimulationId, after: Position = 0, limit: Limit = 100
 ):
     """Events after a number. The Link header tells the next page."""
-    simulation = found(simulation_id)
+    simulation = found(request, simulation_id)
     rows = Event.objects.filter(simulation=simulation, sequence__gt=after, sequence__lte=simulation.last_sequence)
     page = list(rows.order_by("sequence")[:limit])
     if page and page[-1].sequence < simulation.last_sequence:

@@ -1,6 +1,8 @@
 """Doorbells on the channel layer. The data base holds the truth; a lost ring only delays, so failures are logged."""
 
+import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -9,6 +11,7 @@ from channels.layers import get_channel_layer
 log = logging.getLogger(__name__)
 WORKER_CHANNEL = "simulations"
 LOOK = {"type": "simulations.look"}
+RING_SECONDS = 2.0  # a layer that hangs must not hold up what rings
 
 
 def viewers_group(simulation_id: int) -> str:
@@ -17,18 +20,21 @@ def viewers_group(simulation_id: int) -> str:
 
 async def ring_viewers(simulation_id: int) -> None:
     """Something new is in the simulation's log."""
-    try:
-        await get_channel_layer().group_send(viewers_group(simulation_id), {"type": "simulation.changed"})
-    except Exception:
-        log.warning("The channel layer does not answer; viewers will look by themselves", exc_info=True)
+    layer = get_channel_layer()
+    sent = layer.group_send(viewers_group(simulation_id), {"type": "simulation.changed"})
+    await _within_reason(sent, "viewers")
 
 
 async def ring_worker() -> None:
     """The queue has changed, or a run was cancelled."""
+    await _within_reason(get_channel_layer().send(WORKER_CHANNEL, LOOK), "workers")
+
+
+async def _within_reason(sent: Awaitable[None], who: str) -> None:
     try:
-        await get_channel_layer().send(WORKER_CHANNEL, LOOK)
-    except Exception:
-        log.warning("The channel layer does not answer; workers will look by themselves", exc_info=True)
+        await asyncio.wait_for(sent, RING_SECONDS)
+    except Exception as error:
+        log.warning("The channel layer does not answer (%s); %s will look by themselves", error or "too slow", who)
 
 
 async def _both(simulation_id: int) -> None:

@@ -9,14 +9,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 
 from simulations import bell
 from simulations.models import Event, Simulation
+from simulations.patience import insist
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
@@ -53,9 +53,6 @@ def read_after(simulation_id: int, sequence: int) -> tuple[Simulation, list[Even
     return simulation, list(fresh.filter(sequence__lte=simulation.last_sequence).order_by("sequence")[:BATCH_EVENTS])
 
 
-read_after_async = database_sync_to_async(read_after)
-
-
 class Feed:
     """What is new in one simulation."""
 
@@ -66,22 +63,33 @@ class Feed:
         self.changed = asyncio.Condition()
         self.watchers = 0
         self.task: asyncio.Task | None = None
+        self.is_deaf = False  # the channel layer does not answer
 
     async def keep_reading(self) -> None:
-        """Look for ever. A data base that does not answer is asked again."""
+        """Look for ever. A data base that does not answer is asked again; so is a channel layer, which forgets who
+        listens when it is restarted."""
+        while True:
+            try:
+                await self._look_when_it_rings()
+            except Exception as error:
+                if not self.is_deaf:
+                    log.warning("No doorbell (%s); looking every %s s", error or type(error), LOOK_SECONDS)
+                self.is_deaf = True
+            await self._look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look_when_it_rings(self) -> None:
+        """Until the channel layer fails."""
         layer = get_channel_layer()
         async with _subscription(layer, bell.viewers_group(self.simulation_id)) as channel:
+            self.is_deaf = False
             while True:
                 await self._look()
                 await _ring_or_timeout(layer, channel)
                 await asyncio.sleep(GATHER_SECONDS)
 
     async def _look(self) -> None:
-        try:
-            simulation, fresh = await read_after_async(self.simulation_id, self.head)
-        except Exception:
-            log.exception("The events of simulation %s could not be read; trying again", self.simulation_id)
-            return
+        simulation, fresh = await insist(read_after, self.simulation_id, self.head)
         if fresh:
             async with self.changed:
                 self.batches.append(Batch(simulation, fresh))
@@ -98,7 +106,7 @@ class Feed:
         for batch in self.batches:
             if batch.events[0].sequence <= cursor + 1 <= batch.last:
                 return batch
-        return Batch(*await read_after_async(self.simulation_id, cursor))  # it came late or fell behind
+        return Batch(*await insist(read_after, self.simulation_id, cursor))  # it came late or fell behind
 
 
 feeds: dict[int, Feed] = {}
@@ -121,34 +129,21 @@ async def watching(simulation_id: int, start: int) -> AsyncIterator[Feed]:
 
 
 @asynccontextmanager
-async def _subscription(layer, group: str) -> AsyncIterator[str | None]:
-    """A channel that the doorbell reaches; None where the layer does not answer."""
-    channel = None
-    try:
-        channel = await layer.new_channel()
-        await layer.group_add(group, channel)
-    except Exception:
-        log.warning("The channel layer does not answer; looking every %s s", LOOK_SECONDS, exc_info=True)
-        channel = None
+async def _subscription(layer, group: str) -> AsyncIterator[str]:
+    """A channel that the doorbell reaches."""
+    channel = await layer.new_channel()
+    await layer.group_add(group, channel)
     try:
         yield channel
     finally:
-        if channel is not None:
-            try:
-                await layer.group_discard(group, channel)
-            except Exception:
-                log.warning("The channel layer does not answer", exc_info=True)
+        with suppress(Exception):  # it forgets us by itself
+            await layer.group_discard(group, channel)
 
 
-async def _ring_or_timeout(layer, channel: str | None) -> None:
-    if channel is None:
-        return await asyncio.sleep(LOOK_SECONDS)
+async def _ring_or_timeout(layer, channel: str) -> None:
     try:
         await asyncio.wait_for(layer.receive(channel), LOOK_SECONDS)
         while True:  # rings that gathered meanwhile say the same
             await asyncio.wait_for(layer.receive(channel), 0.001)
     except TimeoutError:
         pass
-    except Exception:
-        log.warning("The channel layer does not answer", exc_info=True)
-        await asyncio.sleep(LOOK_SECONDS)

@@ -27,7 +27,7 @@ HEAT_LEVELS = 8
 QUIET_KINDS = {"log", "round"}  # all other kinds can change the status and what may be done
 
 
-def render_update(simulation: Simulation, events: Sequence[Event]) -> str:
+def render_update(simulation: Simulation, events: Sequence[Event], *, may_act: bool = True) -> str:
     """The fragment that brings a page up to `events`: their log lines, then replacements out of band.
 
     `events` is not empty and ascending; `simulation` is the row as read after them, or with them. At most two queries.
@@ -35,7 +35,7 @@ def render_update(simulation: Simulation, events: Sequence[Event]) -> str:
     kinds = {event.kind for event in events}
     context: dict[str, Any] = {"simulation": simulation, "lines": events, "last_sequence": events[-1].sequence}
     if kinds - QUIET_KINDS:
-        context |= status(simulation) | {"status_changed": True}
+        context |= status(simulation, may_act) | {"status_changed": True}
     if kinds - {"log"}:
         context |= summary(simulation) | {"summary_changed": True}
     if "started" in kinds:
@@ -47,7 +47,7 @@ def render_update(simulation: Simulation, events: Sequence[Event]) -> str:
     return render_to_string("simulations/_update.html", {**context, "oob": True})
 
 
-def page(simulation: Simulation) -> dict[str, Any]:
+def page(simulation: Simulation, *, may_act: bool = True) -> dict[str, Any]:
     """The context of everything that is live on a page. Rows are read after `simulation`, and none beyond it."""
     return {
         "simulation": simulation,
@@ -55,7 +55,7 @@ def page(simulation: Simulation) -> dict[str, Any]:
         "log_limit": LOG_LINES,
         "last_sequence": simulation.last_sequence,
         "rows": first_row(simulation) + recorded_rows(simulation),
-        **status(simulation),
+        **status(simulation, may_act),
         **summary(simulation),
         **labels(simulation),
         **clients(simulation),
@@ -65,12 +65,14 @@ def page(simulation: Simulation) -> dict[str, Any]:
 # Status, summary, log
 
 
-def status(simulation: Simulation) -> dict[str, Any]:
-    """What is done with it, and what may be done."""
+def status(simulation: Simulation, may_act: bool) -> dict[str, Any]:
+    """What is done with it, and what the reader may do."""
+    can_resume = simulation.status in (Status.FAILED, Status.CANCELLED) or simulation.is_interrupted
     return {
         "facts": wording.facts(simulation),
-        "can_cancel": not simulation.is_finished,
-        "can_resume": simulation.status in (Status.FAILED, Status.CANCELLED) or simulation.is_interrupted,
+        "can_cancel": may_act and not simulation.is_finished,
+        "can_resume": may_act and can_resume,
+        "can_archive": may_act and simulation.is_finished,
     }
 
 

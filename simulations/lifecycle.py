@@ -1,4 +1,4 @@
-"""queue, claim, heartbeat, release, cancel, resume, complete, fail: the only writer of a simulation's status.
+"""queue, claim, heartbeat, release, cancel, resume, archive, complete, fail: the only writer of a simulation's status.
 
 Every step is one transaction with a conditional UPDATE. A run is held by a lease that its worker renews; each claim
 raises the fence, and a worker with an older fence changes nothing any more.
@@ -7,11 +7,15 @@ raises the fence, and a worker with an older fence changes nothing any more.
 import os
 import socket
 import uuid
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
-from django.db.models import F, QuerySet
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from incentives import ledger
@@ -19,10 +23,34 @@ from simulations import bell
 from simulations.config import SimulationConfig
 from simulations.models import UNFINISHED, Origin, Simulation, Status
 from simulations.recorder import Claim, append, change
+from training import failpoints
 
-LEASE = timedelta(seconds=15)
-HEARTBEAT_SECONDS = 1
 MAX_LOST_LEASES = 3
+LOOKED_AT = 20  # of the queue in one look: somebody may be faster with the first ones
+
+
+def now() -> datetime:
+    """The clock that all workers of a data base share: its own, or on SQLite this machine's. Where it jumps, a lease
+    ends too soon, which costs time and nothing else: the fence decides who writes."""
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return cursor.fetchone()[0]
+
+
+def lease_end() -> datetime:
+    return now() + timedelta(seconds=settings.FEDSITE_LEASE_SECONDS)
+
+
+def impossible_end() -> datetime:
+    """No lease lasts as long as this, unless the clock was set back since it was taken."""
+    return now() + timedelta(seconds=60 + 2 * settings.FEDSITE_LEASE_SECONDS)
+
+
+def heartbeat_seconds() -> float:
+    """Between two renewals: several fit into a lease."""
+    return min(1.0, settings.FEDSITE_LEASE_SECONDS / 4)
 
 
 class Conflict(Exception):
@@ -34,26 +62,34 @@ class QueueFull(Exception):
 
 
 def queue(
-    config: SimulationConfig, *, origin: str, idempotency_key: str | None = None, request_sha256: str = ""
+    config: SimulationConfig,
+    *,
+    origin: str,
+    owned_by: Any | None = None,
+    idempotency_key: str | None = None,
+    request_sha256: str = "",
 ) -> Simulation:
     """Record a simulation and ring the worker. With a key that is known already: the simulation of that key."""
     try:
-        simulation = _queue(config, origin, idempotency_key, request_sha256)
+        simulation = _queue(config, origin, owned_by, idempotency_key, request_sha256)
     except IntegrityError:
         if idempotency_key is None or not (known := by_key(idempotency_key)):
             raise
         return known
+    failpoints.reach("queued")
     if origin != Origin.SHELL:
         transaction.on_commit(lambda: bell.ring(simulation.pk))
     return simulation
 
 
 @transaction.atomic
-def _queue(config: SimulationConfig, origin: str, key: str | None, request_sha256: str) -> Simulation:
+def _queue(config: SimulationConfig, origin: str, owned_by: Any, key: str | None, request_sha256: str) -> Simulation:
     if origin != Origin.SHELL and waiting().count() >= settings.FEDSITE_MAX_QUEUED:
         raise QueueFull(f"{settings.FEDSITE_MAX_QUEUED} simulations are waiting already; try again later")
+    _refuse_too_many(owned_by and owned_by.pk)
     simulation = Simulation.objects.create(
         origin=origin,
+        owned_by=owned_by,
         config=config.to_dict(),
         dataset=config.dataset,
         num_clients=config.num_clients,
@@ -68,6 +104,16 @@ def _queue(config: SimulationConfig, origin: str, key: str | None, request_sha25
     append(simulation.pk, "queued", f"Simulation {simulation.pk} is queued")
     simulation.refresh_from_db()
     return simulation
+
+
+def _refuse_too_many(user_id: int | None) -> None:
+    """QueueFull where a user's queued and running simulations are as many as one may have. Locks the user's row."""
+    if user_id is None:
+        return
+    get_user_model().objects.select_for_update(no_key=True).get(pk=user_id)
+    most = settings.FEDSITE_MAX_PER_USER
+    if Simulation.objects.filter(owned_by=user_id, status__in=UNFINISHED).count() >= most:
+        raise QueueFull(f"{most} simulations of one user are queued or running already; wait for one, or cancel one")
 
 
 def by_key(idempotency_key: str) -> Simulation | None:
@@ -107,17 +153,24 @@ def is_lost(simulation: Simulation) -> bool:
     """Whether whoever ran it is gone: its lease has expired, or its process is dead on this host."""
     if simulation.status != Status.RUNNING:
         return False
-    return simulation.lease_expires_at < timezone.now() or owner_is_dead(simulation.owner)
+    return not now() <= simulation.lease_expires_at <= impossible_end() or owner_is_dead(simulation.owner)
 
 
 def claim_next() -> Claim | None:
     """The oldest simulation that nobody runs, now ours; None where there is none."""
-    unfinished = Simulation.objects.filter(status__in=UNFINISHED).exclude(origin=Origin.SHELL)
-    for simulation in unfinished.order_by("id")[:100]:
-        is_free = simulation.status == Status.QUEUED or is_lost(simulation)
-        if is_free and (claim := take(simulation)):
+    for simulation in chain(_lost(), waiting()[:LOOKED_AT]):
+        if claim := take(simulation):
             return claim
     return None
+
+
+def _lost() -> Iterator[Simulation]:
+    """Runs whose worker is gone, however many others are well."""
+    here = Q(owner__startswith=f"{socket.gethostname()}:")
+    running = Simulation.objects.filter(status=Status.RUNNING).exclude(origin=Origin.SHELL)
+    held = Q(lease_expires_at__range=(now(), impossible_end()))
+    suspects = running.filter(here | ~held).order_by("id")
+    return (simulation for simulation in suspects if is_lost(simulation))
 
 
 @transaction.atomic
@@ -129,7 +182,7 @@ def take(simulation: Simulation) -> Claim | None:
         status=Status.RUNNING,
         owner=new_owner(),
         fence=F("fence") + 1,
-        lease_expires_at=timezone.now() + LEASE,
+        lease_expires_at=lease_end(),
         started_at=simulation.started_at or timezone.now(),
         lost_leases=lost,
     )
@@ -153,7 +206,7 @@ def _start_line(simulation: Simulation) -> tuple[str, str]:
 
 def heartbeat(claim: Claim) -> None:
     """Renew the lease. Raises StaleClaim where the simulation was cancelled or taken over."""
-    change(claim, lease_expires_at=timezone.now() + LEASE)
+    change(claim, lease_expires_at=lease_end())
 
 
 @transaction.atomic
@@ -166,7 +219,7 @@ def release(claim: Claim) -> None:
 def lose(claim: Claim) -> None:
     """The trainer died without a word: the lease ends now, so that the next look claims it again."""
     with transaction.atomic():
-        change(claim, lease_expires_at=timezone.now() - timedelta(seconds=1))
+        change(claim, lease_expires_at=now() - timedelta(seconds=1))
 
 
 @transaction.atomic
@@ -174,6 +227,7 @@ def complete(claim: Claim, message: str) -> None:
     change(claim, status=Status.COMPLETED, finished_at=timezone.now(), owner="", lease_expires_at=None)
     append(claim.simulation_id, "log", f"Simulation record saved with ID: {claim.simulation_id}", {"level": "info"})
     append(claim.simulation_id, "completed", message)
+    failpoints.reach("completion_written")
 
 
 @transaction.atomic
@@ -204,12 +258,14 @@ def cancel(simulation_id: int) -> Simulation:
 
 
 def resume(simulation_id: int) -> Simulation:
-    """Queue a failed, cancelled or interrupted simulation again. Raises Conflict, DoesNotExist."""
+    """Queue a failed, cancelled or interrupted simulation again. Raises Conflict, QueueFull, DoesNotExist."""
     with transaction.atomic():
         simulation = Simulation.objects.get(pk=simulation_id)
         if not (simulation.status in (Status.FAILED, Status.CANCELLED) or simulation.is_interrupted):
             allowed = "only a failed, cancelled or interrupted one can go on"
             raise Conflict(f"Simulation {simulation_id} is {simulation.status}; {allowed}")
+        if simulation.is_finished:
+            _refuse_too_many(simulation.owned_by_id)
         seen = Simulation.objects.filter(pk=simulation_id, status=simulation.status, fence=simulation.fence)
         values = {"status": Status.QUEUED, "fence": F("fence") + 1, "lost_leases": 0, "failure": "", "traceback": ""}
         origin = Origin.API if simulation.origin == Origin.SHELL else simulation.origin
@@ -217,4 +273,19 @@ def resume(simulation_id: int) -> Simulation:
             raise Conflict(f"Simulation {simulation_id} has just changed; look again")
         append(simulation_id, "queued", f"Queued again; it goes on after round {simulation.rounds_done}")
     bell.ring(simulation_id)
+    return Simulation.objects.get(pk=simulation_id)
+
+
+def archive(simulation_id: int) -> Simulation:
+    """Take a finished simulation off the lists. What it did and paid stays. Raises Conflict, DoesNotExist."""
+    finished = Simulation.objects.filter(pk=simulation_id).exclude(status__in=UNFINISHED)
+    if not finished.update(archived=True):
+        status = Simulation.objects.values_list("status", flat=True).get(pk=simulation_id)
+        raise Conflict(f"Simulation {simulation_id} is {status}; only a finished one can be archived")
+    return Simulation.objects.get(pk=simulation_id)
+
+
+def unarchive(simulation_id: int) -> Simulation:
+    """Put a simulation back on the lists. Raises DoesNotExist."""
+    Simulation.objects.filter(pk=simulation_id).update(archived=False)
     return Simulation.objects.get(pk=simulation_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
@@ -38,7 +39,11 @@ class Simulation(models.Model):
     num_rounds = models.PositiveIntegerField()
     fraction_fit = models.FloatField()
     archived = models.BooleanField(default=False)
-    idempotency_key = models.CharField(max_length=200, null=True, blank=True, unique=True)
+    owned_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="simulations",
+        help_text="who started it, signed in or by a token",
+    )  # fmt: skip
+    idempotency_key = models.CharField(max_length=240, null=True, blank=True, unique=True)
     request_sha256 = models.CharField(max_length=64, blank=True, help_text="of the request that the key came with")
 
     created_at = models.DateTimeField(auto_now_add=True)

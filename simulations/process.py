@@ -42,9 +42,14 @@ class Trainer:
         return cls(process)
 
     async def events(self) -> AsyncIterator[events.Event]:
-        """What the child says, until its end."""
+        """What the child says, until its end. A line that its death has cut short is none."""
         async for line in self.process.stdout:
-            yield events.decode(line.decode())
+            if line.endswith(b"\n"):
+                yield events.decode(line.decode())
+
+    def go_on(self) -> None:
+        """The round that the child told last is recorded; it waits for this."""
+        self.process.stdin.write(b"\n")
 
     async def _listen(self) -> None:
         async for line in self.process.stderr:

@@ -19,6 +19,8 @@ def record(simulation: Simulation) -> dict[str, Any]:
     return {
         "id": simulation.pk,
         "status": simulation.status,
+        "owner": simulation.owned_by and simulation.owned_by.get_username(),
+        "archived": simulation.archived,
         "num_rounds": simulation.num_rounds,
         "num_clients": simulation.num_clients,
         "fraction_fit": simulation.fraction_fit,

@@ -1,7 +1,8 @@
 """The child process that trains: an assignment in on standard input, events out on standard output as JSON lines.
 
 It is the only process that loads PyTorch. Its parent holds the other end of standard input open; when that end closes,
-however the parent died, the trainer ends at once.
+however the parent died, the trainer ends at once. After each round it waits for an empty line, which says that the
+round is recorded: a trainer that ran ahead would clear away the checkpoint that a successor needs.
 """
 
 import dataclasses
@@ -13,6 +14,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
+
+from training import failpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +41,15 @@ class Assignment:
 def main() -> None:
     pipe = _private_stdout()
     assignment = Assignment.from_line(sys.stdin.readline())
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    for line in _lines(assignment):
+    recorded = threading.Semaphore(0)
+    threading.Thread(target=_listen, args=[recorded], daemon=True).start()
+    failpoints.reach("trainer_started")
+    for kind, line in _lines(assignment):
         pipe.write(line + "\n")
         pipe.flush()
+        failpoints.reach("event_told")
+        if kind == "round":
+            recorded.acquire()
 
 
 def _private_stdout() -> TextIO:
@@ -51,20 +59,23 @@ def _private_stdout() -> TextIO:
     return pipe
 
 
-def _die_with_parent() -> None:
-    sys.stdin.read()
+def _listen(recorded: threading.Semaphore) -> None:
+    """Count the parent's words, and die with it."""
+    while sys.stdin.readline():
+        recorded.release()
     os._exit(1)
 
 
 def _lines(assignment: Assignment):
-    """The run's events, encoded; an exception ends them with a `failed` event."""
+    """The run's events, each with its kind and encoded; an exception ends them with a `failed` event."""
     from simulations import events
 
     try:
         for event in _events(assignment):
-            yield events.encode(event)
+            yield event.kind, events.encode(event)
     except Exception as error:
-        yield events.encode(events.Failed(message=_sentence(error), traceback=traceback.format_exc()))
+        failed = events.Failed(message=_sentence(error), traceback=traceback.format_exc())
+        yield failed.kind, events.encode(failed)
 
 
 def _events(assignment: Assignment):
@@ -92,6 +103,8 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return "The machine has not enough memory for this configuration"
+    if isinstance(error, OSError) and error.strerror:
+        return f"The training stopped: {error.strerror}{f': {error.filename}' if error.filename else ''}"
     return f"The training stopped with an unexpected {type(error).__name__}: {error}"
 
 

@@ -16,5 +16,7 @@ urlpatterns = [
     path("simulations/<int:simulation_id>/clients/<int:number>/", views.client, name="client"),
     path("simulations/<int:simulation_id>/cancel/", views.cancel, name="cancel"),
     path("simulations/<int:simulation_id>/resume/", views.resume, name="resume"),
+    path("simulations/<int:simulation_id>/archive/", views.archive, name="archive"),
+    path("simulations/<int:simulation_id>/unarchive/", views.unarchive, name="unarchive"),
     path("simulations/<int:simulation_id>/again/", views.again, name="again"),
 ]

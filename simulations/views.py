@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.core.paginator import Page, Paginator
 from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -10,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from incentives.models import Transfer
-from simulations import fragments, lifecycle, stream, wording
+from simulations import fragments, lifecycle, owners, stream, wording
 from simulations.config import SimulationConfig
 from simulations.forms import StartForm
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
@@ -41,8 +43,8 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def _home(request: HttpRequest, form: StartForm, *, message: str = "", status: int = 200) -> HttpResponse:
     shown = _shown_at_home(request)
-    context = {"form": form, "message": message, **_recent()}
-    live = fragments.page(shown) if shown else {}
+    context = {"form": form, "message": message, **_recent(request)}
+    live = _page(request, shown) if shown else {}
     return render(request, "simulations/home.html", {**context, **live}, status=status)
 
 
@@ -50,12 +52,22 @@ def _shown_at_home(request: HttpRequest) -> Simulation | None:
     """The one that was started from this page, or else the newest that is not finished."""
     text = request.GET.get("simulation", "")
     if text.isascii() and text.isdigit() and len(text) < 19:
-        return Simulation.objects.filter(pk=int(text)).first()
-    return Simulation.objects.filter(status__in=UNFINISHED, archived=False).order_by("-id").first()
+        return owners.seen_by(request.user).filter(pk=int(text)).first()
+    unfinished = owners.seen_by(request.user).filter(status__in=UNFINISHED, archived=False)
+    return unfinished.order_by("-id").first()
 
 
-def _recent() -> dict:
-    simulations = Simulation.objects.filter(archived=False)
+def _page(request: HttpRequest, simulation: Simulation) -> dict:
+    return fragments.page(simulation, may_act=owners.may_act(request.user, simulation))
+
+
+def found(request: HttpRequest, simulation_id: int) -> Simulation:
+    """A simulation that the reader may see; else it is not there."""
+    return get_object_or_404(owners.seen_by(request.user).select_related("owned_by"), pk=simulation_id)
+
+
+def _recent(request: HttpRequest) -> dict:
+    simulations = owners.seen_by(request.user).filter(archived=False)
     return {"recent": _rows(simulations.order_by("-id")[:RECENT]), "num_simulations": simulations.count()}
 
 
@@ -80,7 +92,7 @@ def _rows(simulations: QuerySet[Simulation] | Page) -> list[dict]:
 @never_cache
 @require_safe
 def recent(request: HttpRequest) -> HttpResponse:
-    return render(request, "simulations/_recent.html", _recent())
+    return render(request, "simulations/_recent.html", _recent(request))
 
 
 @never_cache
@@ -95,12 +107,12 @@ def start(request: HttpRequest) -> HttpResponse:
     if config is None:
         return _refused(request, form, "", 422)
     try:
-        simulation = lifecycle.queue(config, origin=Origin.PAGE)
+        simulation = lifecycle.queue(config, origin=Origin.PAGE, owned_by=owners.person(request))
     except lifecycle.QueueFull as error:
         return _refused(request, form, f"{error}.", 429)
     if not request.htmx:
         return redirect("simulations:simulation", simulation.pk)
-    response = render(request, "simulations/_live_home.html", fragments.page(simulation))
+    response = render(request, "simulations/_live_home.html", _page(request, simulation))
     response["HX-Push-Url"] = f"/?simulation={simulation.pk}"
     response["HX-Trigger"] = "simulations-changed"
     return response
@@ -117,7 +129,8 @@ def _refused(request: HttpRequest, form: StartForm, message: str, status: int) -
 
 
 def simulation_list(request: HttpRequest) -> HttpResponse:
-    found = Simulation.objects.filter(archived=False)
+    archived = request.GET.get("archived") == "1"
+    found = owners.seen_by(request.user).filter(archived=archived)
     filters = {"status": Status.values, "dataset": ["auto", *DATASETS], "model": MODELS}
     chosen = {name: request.GET.get(name, "") for name in filters if request.GET.get(name) in filters[name]}
     for name, value in chosen.items():
@@ -129,17 +142,17 @@ def simulation_list(request: HttpRequest) -> HttpResponse:
         for name, label in (("status", "Status"), ("dataset", "Data"), ("model", "Model"))
     ]
     context = {"page": page, "rows": _rows(page), "selects": selects, "chosen": chosen, "sort": sort, "sorts": SORTS}
-    return render(request, "simulations/list.html", context)
+    return render(request, "simulations/list.html", context | {"archived": archived})
 
 
 @never_cache
 @require_safe
 def simulation(request: HttpRequest, simulation_id: int) -> HttpResponse:
-    return _simulation(request, get_object_or_404(Simulation, pk=simulation_id))
+    return _simulation(request, found(request, simulation_id))
 
 
-def _simulation(request: HttpRequest, found: Simulation, message: str = "", status: int = 200) -> HttpResponse:
-    context = {**fragments.page(found), "configuration": wording.configuration(found), "message": message}
+def _simulation(request: HttpRequest, shown: Simulation, message: str = "", status: int = 200) -> HttpResponse:
+    context = {**_page(request, shown), "configuration": wording.configuration(shown), "message": message}
     return render(request, "simulations/simulation.html", context, status=status)
 
 
@@ -153,37 +166,39 @@ async def live(request: HttpRequest, simulation_id: int) -> HttpResponse:
 @require_safe
 def place(request: HttpRequest, simulation_id: int) -> HttpResponse:
     """How many go before it; nothing once it runs, for the stream replaces the place then."""
-    found = get_object_or_404(Simulation, pk=simulation_id)
-    if found.status != Status.QUEUED:
+    waiting = found(request, simulation_id)
+    if waiting.status != Status.QUEUED:
         return HttpResponse(status=204)
-    return render(request, "simulations/_place.html", {"simulation": found, "ahead": fragments.ahead(found)})
+    return render(request, "simulations/_place.html", {"simulation": waiting, "ahead": fragments.ahead(waiting)})
 
 
 @never_cache
 @require_safe
 def clients(request: HttpRequest, simulation_id: int) -> HttpResponse:
     """All clients of a simulation, sorted, a hundred at a time."""
-    found = get_object_or_404(Simulation, pk=simulation_id)
+    shown = found(request, simulation_id)
     sort = request.GET.get("sort") if request.GET.get("sort") in CLIENT_SORTS else "number"
     names = ("number", "behaviour", "num_examples", "rounds", "contribution", "reward_microtokens")
-    ordered = found.clients.order_by(*CLIENT_SORTS[sort]).values(*names)
+    ordered = shown.clients.order_by(*CLIENT_SORTS[sort]).values(*names)
     page = Paginator(ordered, CLIENT_ROWS).get_page(request.GET.get("page"))
-    rows = [row | wording.behaviour(found, row) for row in page]
-    context = {"simulation": found, "page": page, "rows": rows, "sort": sort, "sorts": CLIENT_SORTS}
+    rows = [row | wording.behaviour(shown, row) for row in page]
+    context = {"simulation": shown, "page": page, "rows": rows, "sort": sort, "sorts": CLIENT_SORTS}
     return render(request, "simulations/_clients_table.html" if request.htmx else "simulations/clients.html", context)
 
 
 @never_cache
 @require_safe
 def client(request: HttpRequest, simulation_id: int, number: int) -> HttpResponse:
-    found = get_object_or_404(Client.objects.select_related("simulation"), simulation_id=simulation_id, number=number)
+    simulation = found(request, simulation_id)
+    shown = get_object_or_404(Client, simulation=simulation, number=number)
+    shown.simulation = simulation
     context = {
-        "simulation": found.simulation,
-        "client": found,
-        "labels": [(label, count, _share(count, found)) for label, count in enumerate(found.label_counts)],
-        "parts": _newest_parts(found),
-        "transfers": _newest_transfers(found),
-        **wording.behaviour(found.simulation, {"number": number, "behaviour": found.behaviour}),
+        "simulation": simulation,
+        "client": shown,
+        "labels": [(label, count, _share(count, shown)) for label, count in enumerate(shown.label_counts)],
+        "parts": _newest_parts(shown),
+        "transfers": _newest_transfers(shown),
+        **wording.behaviour(simulation, {"number": number, "behaviour": shown.behaviour}),
     }
     return render(request, "simulations/client.html", context)
 
@@ -215,23 +230,39 @@ def resume(request: HttpRequest, simulation_id: int) -> HttpResponse:
     return _act(request, simulation_id, lifecycle.resume)
 
 
-def _act(request: HttpRequest, simulation_id: int, action) -> HttpResponse:
-    found = get_object_or_404(Simulation, pk=simulation_id)
+@require_POST
+def archive(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    return _act(request, simulation_id, lifecycle.archive)
+
+
+@require_POST
+def unarchive(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    return _act(request, simulation_id, lifecycle.unarchive)
+
+
+def _act(request: HttpRequest, simulation_id: int, action: Callable[[int], Simulation]) -> HttpResponse:
+    shown = found(request, simulation_id)
     try:
+        owners.require(request.user, shown)
         action(simulation_id)
+    except owners.NotYours as error:
+        return _simulation(request, shown, message=f"{error}.", status=403)
     except lifecycle.Conflict as error:
-        return _simulation(request, found, message=f"{error}.", status=409)
+        return _simulation(request, shown, message=f"{error}.", status=409)
+    except lifecycle.QueueFull as error:
+        return _simulation(request, shown, message=f"{error}.", status=429)
     return redirect("simulations:simulation", simulation_id)
 
 
 @require_POST
 def again(request: HttpRequest, simulation_id: int) -> HttpResponse:
-    """Queue the same configuration once more."""
-    found = get_object_or_404(Simulation, pk=simulation_id)
+    """Queue the same configuration once more, as the reader's own."""
+    shown = found(request, simulation_id)
     try:
-        fresh = lifecycle.queue(SimulationConfig.from_dict(found.config), origin=Origin.PAGE)
+        config = SimulationConfig.from_dict(shown.config)
+        fresh = lifecycle.queue(config, origin=Origin.PAGE, owned_by=owners.person(request))
     except lifecycle.QueueFull as error:
-        return _simulation(request, found, message=f"{error}.", status=429)
+        return _simulation(request, shown, message=f"{error}.", status=429)
     except ConfigError as error:
-        return _simulation(request, found, message=f"This configuration can no longer be run: {error}.", status=422)
+        return _simulation(request, shown, message=f"This configuration can no longer be run: {error}.", status=422)
     return redirect("simulations:simulation", fresh.pk)

@@ -5,6 +5,7 @@ A Channels worker on the channel "simulations". The message is only a doorbell; 
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -15,12 +16,14 @@ from channels.db import database_sync_to_async
 from channels.worker import Worker
 from django.conf import settings
 
-from simulations import bell, lifecycle, recorder
-from simulations.events import Completed, Event, Failed, Log
+from simulations import bell, lifecycle, logs, recorder
+from simulations.events import Completed, Event, Failed, Log, Round
 from simulations.models import Simulation
+from simulations.patience import SILENCE, in_a_line, insist
 from simulations.process import Trainer
 from simulations.recorder import Claim, Diverged, StaleClaim
 from simulations.trainer import Assignment
+from training import failpoints
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
@@ -44,72 +47,103 @@ def assignment_for(claim: Claim) -> Assignment:
     )
 
 
-def write(claim: Claim, event: Event) -> None:
-    """One event of a run into the data base."""
+def write(claim: Claim, event: Event, after: int | None = None) -> int | None:
+    """One event of a run into the data base; `after` and the number are those of recorder.record.
+
+    A repeat of the last event finds its claim stale, since that event has ended it.
+    """
     if isinstance(event, Completed):
-        lifecycle.complete(claim, event.message)
-    elif isinstance(event, Failed):
-        lifecycle.fail(claim, event.message, event.traceback)
-    else:
-        recorder.record(claim, event)
+        return lifecycle.complete(claim, event.message)
+    if isinstance(event, Failed):
+        return lifecycle.fail(claim, event.message, event.traceback)
+    return recorder.record(claim, event, after)
 
 
 async def run(claim: Claim) -> AsyncIterator[Event]:
     """Train a claimed simulation and yield each event once it is recorded.
 
     Ends early, without a word, where the claim goes stale. Closed or cancelled before its end, it gives the run back.
+    A data base that does not answer is waited for, and the trainer waits with it.
     """
-    trainer = await Trainer.start(await database_sync_to_async(assignment_for)(claim))
-    lease = asyncio.create_task(_keep_lease(claim, trainer))
+    logs.about(simulation=claim.simulation_id, fence=claim.fence, worker=logs.process_name())
+    trainer = lease = None
     try:
+        failpoints.reach("claimed")
+        number = await insist(recorder.held, claim)
+        trainer = await Trainer.start(await insist(assignment_for, claim))
+        lease = asyncio.create_task(_keep_lease(claim, trainer))
+        failpoints.reach("trainer_running")
         async for event in trainer.events():
-            await _tell(claim, write, claim, event)
+            failpoints.reach("completion_heard" if isinstance(event, Completed) else "event_heard")
+            number = await _tell(claim, write, claim, event, number)
             yield event
             if isinstance(event, Completed | Failed):
+                failpoints.reach("completed")
                 return
-        await _bury(claim, trainer)
+            if isinstance(event, Round):
+                trainer.go_on()
+        await _bury(claim, trainer, number)
     except StaleClaim as stale:
         log.info("Stopped: %s", stale)
-    except Diverged as error:
-        await _tell(claim, lifecycle.fail, claim, str(error), "")
     except (asyncio.CancelledError, GeneratorExit):
-        trainer.kill()
+        if trainer:
+            trainer.kill()
         await _give_back(claim)
         raise
+    except Exception as error:
+        await _fail(claim, error)
     finally:
-        lease.cancel()
-        await trainer.close()
+        if lease:
+            lease.cancel()
+        if trainer:
+            await trainer.close()
 
 
-async def _tell(claim: Claim, write_it: Any, *arguments: Any) -> None:
-    await database_sync_to_async(write_it)(*arguments)
+async def _tell(claim: Claim, write_it: Any, *arguments: Any) -> Any:
+    told = await insist(write_it, *arguments)
     await bell.ring_viewers(claim.simulation_id)
+    return told
 
 
 async def _keep_lease(claim: Claim, trainer: Trainer) -> None:
     """Renew the lease; where it is no longer ours, end the trainer, and with it the run."""
     while True:
-        await asyncio.sleep(lifecycle.HEARTBEAT_SECONDS)
+        await asyncio.sleep(lifecycle.heartbeat_seconds())
         try:
-            await database_sync_to_async(lifecycle.heartbeat)(claim)
+            await insist(lifecycle.heartbeat, claim)
         except StaleClaim:
             return trainer.kill()
         except Exception:
             log.exception("The lease of simulation %s could not be renewed", claim.simulation_id)
 
 
-async def _bury(claim: Claim, trainer: Trainer) -> None:
+async def _bury(claim: Claim, trainer: Trainer, number: int) -> None:
     """The trainer ended without a last event: the run is lost for now, and claimed again at the next look."""
     how = await trainer.ended()
     log.warning("The trainer of simulation %s ended: %s", claim.simulation_id, how)
     line = Log(message=f"The trainer ended without a word ({how})", level="warning")
-    await _tell(claim, recorder.record, claim, line)
-    await database_sync_to_async(lifecycle.lose)(claim)
+    await _tell(claim, write, claim, line, number)
+    await insist(lifecycle.lose, claim)
+
+
+async def _fail(claim: Claim, error: Exception) -> None:
+    """What cannot be recorded ends the run; trying again would only meet it again."""
+    if isinstance(error, Diverged):
+        message, trace = str(error), ""
+    else:
+        log.error("The run of simulation %s cannot be recorded", claim.simulation_id, exc_info=error)
+        message, trace = f"What the trainer said could not be recorded: {error}", traceback.format_exc()
+    try:
+        await _tell(claim, lifecycle.fail, claim, message, trace)
+    except StaleClaim as stale:
+        log.info("Stopped: %s", stale)
 
 
 async def _give_back(claim: Claim) -> None:
+    """Once, without insisting: we are asked to end. Where it fails the lease runs out."""
     try:
-        await _tell(claim, lifecycle.release, claim)
+        await database_sync_to_async(lifecycle.release)(claim)
+        await bell.ring_viewers(claim.simulation_id)
     except StaleClaim:
         pass
     except Exception:
@@ -126,6 +160,9 @@ class Runs:
 
     async def look(self) -> None:
         """Claim what waits while there is room, and end what is no longer ours."""
+        await asyncio.shield(self._look())  # whoever is cancelled here must not leave a claim that nobody knows of
+
+    async def _look(self) -> None:
         async with self.looking:
             for claim in list(self.tasks):
                 await self._end_if_stale(claim)
@@ -160,7 +197,8 @@ class Runs:
     async def stop(self) -> None:
         """Give back what runs."""
         self.stopping = True
-        tasks = list(self.tasks.values())
+        async with self.looking:  # what a last look has claimed is ours too
+            tasks = list(self.tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -169,11 +207,21 @@ class Runs:
 runs = Runs()
 
 
+async def look() -> None:
+    """See to the queue and to what runs. What goes wrong is told, and tried again at the next look."""
+    try:
+        await runs.look()
+    except SILENCE as error:
+        log.warning("The data base does not answer (%s); looking again", in_a_line(error))
+    except Exception:
+        log.exception("The queue could not be served; looking again")
+
+
 class SimulationConsumer(AsyncConsumer):
     """Answers the doorbell."""
 
     async def simulations_look(self, message: dict) -> None:
-        await runs.look()
+        await look()
 
 
 class PollingWorker(Worker):
@@ -199,9 +247,5 @@ class PollingWorker(Worker):
 
     async def _poll(self) -> None:
         while True:
-            try:
-                await runs.look()
-            except Exception:
-                log.exception("The queue could not be read; trying again")
-                await asyncio.sleep(RETRY_SECONDS)
+            await look()
             await asyncio.sleep(POLL_SECONDS)

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from training import failpoints
+
 KEPT = 2  # the newest, and the one before in case the newest is torn
 
 
@@ -41,7 +43,9 @@ def save(folder: Path, state: State) -> str:
     temporary = folder / f"{target.name}.{secrets.token_hex(8)}.tmp"
     try:
         _write(temporary, content)
+        failpoints.reach("checkpoint_written")
         os.replace(temporary, target)
+        failpoints.reach("checkpoint_renamed")
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(folder)

@@ -13,6 +13,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 PARTS = {
     "mnist": "MNIST (digits instead)",
     "chromium": "Chromium (no browser test)",
+    "nginx": "nginx (no test behind a proxy)",
 }  # and what is done without it
 MNIST_FILES = tuple(
     f"{part}-{content}-ubyte"
@@ -45,10 +46,21 @@ def chromium() -> str | None:
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
+def nginx() -> str | None:
+    """Path of an nginx, which lies beside what only root usually has on the PATH."""
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
 def missing() -> list[str]:
     """The parts that this machine lacks."""
-    found = {"mnist": has_mnist(), "chromium": chromium() is not None}
+    found = {"mnist": has_mnist(), "chromium": chromium() is not None, "nginx": nginx() is not None}
     return [part for part in PARTS if not found[part]]
+
+
+FIXTURES = {  # of tests that are left out where a part is missing, and how many they are
+    "browser": (lambda: chromium() is None, "No Chromium with its chromedriver here: {} browser tests were left out"),
+    "nginx": (lambda: nginx() is None, "No nginx here: {} tests behind it were left out"),
+}
 
 
 def problems() -> list[str]:
@@ -57,11 +69,12 @@ def problems() -> list[str]:
     unknown = [
         f"FEDSITE_TEST_REQUIRE names {part!r}, which is not one of {', '.join(PARTS)}"
         for part in wanted
-        if part not in PARTS
+        if part not in (*PARTS, "advisories")  # audit.py looks for those
     ]
     places = {
         "mnist": f"MNIST is not in {data_dir() / 'MNIST' / 'raw'}",
         "chromium": "there is no Chromium with its chromedriver on the PATH",
+        "nginx": "there is no nginx",
     }
     lacking = [f"FEDSITE_TEST_REQUIRE names {part}: {places[part]}" for part in missing() if part in wanted]
     return unknown + lacking
@@ -90,6 +103,8 @@ def sentence() -> str:
     found.append(f"PostgreSQL {postgres_version()}")
     if "chromium" not in without:
         found.append(f"Chromium {version(chromium() or '')}")
+    if "nginx" not in without:
+        found.append("nginx")
     text = f"Tested with {', '.join(found)}."
     return f"{text} Tested without: {', '.join(PARTS[part] for part in without)}." if without else text
 

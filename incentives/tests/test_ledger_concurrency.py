@@ -18,7 +18,7 @@ from django.db import connection
 
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
-from incentives.tests.poster import POSTS, REPEATS
+from incentives.tests.poster import DUPLICATES, POSTS, REPEATS
 
 PROCESSES = 8
 
@@ -94,9 +94,10 @@ def test_it_keeps_its_promises_among_eight_processes(scratch):
     assert sum(answer["spent"] for answer in answers) == 1
     assert len({answer["other_ledger"] for answer in answers}) == 1
     assert found["problem"] is None
-    assert found["transactions"] == 1 + 1 + REPEATS + PROCESSES * POSTS
+    assert DUPLICATES * PROCESSES == 1000
+    assert found["transactions"] == 1 + 1 + 1 + REPEATS + PROCESSES * POSTS
     assert found["balances"] == {
-        "mint": -(100 + REPEATS + PROCESSES * POSTS),
-        **{"treasury": 0, "client:1": 0, "client:2": 100, "client:3": REPEATS},
+        "mint": -(100 + 1 + REPEATS + PROCESSES * POSTS),
+        **{"treasury": 0, "client:1": 0, "client:2": 100, "client:3": REPEATS, "client:4": 1},
         **{f"client:{10 + n}": PROCESSES for n in range(POSTS)},
     }

@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from simulations import lifecycle, results, worker
 from simulations.api import parsed
 from simulations.config import FIELDS, PRESETS, SimulationConfig
-from simulations.events import Completed, Event, Failed
+from simulations.events import Completed, Event, Failed, Round
 from simulations.models import Origin, Simulation, Status
 from simulations.process import Trainer
 from simulations.progress import Progress, table
@@ -62,8 +62,7 @@ class Command(BaseCommand):
             happened = [event async for event in progress.show(unrecorded(config))]
             return self.say(results.of_events(happened), options)
         simulation = await asyncio.to_thread(lifecycle.queue, config, origin=Origin.SHELL)
-        await follow_own(await asyncio.to_thread(lifecycle.take, simulation), progress)
-        return await self.report(simulation.pk, options)
+        return await self.report(await followed(simulation.pk, progress), options)
 
     async def report(self, simulation_id: int, options: dict[str, Any]) -> int:
         simulation = await Simulation.objects.aget(pk=simulation_id)
@@ -150,6 +149,8 @@ async def unrecorded(config: SimulationConfig) -> AsyncIterator[Event]:
             yield event
             if isinstance(event, Completed | Failed):
                 return
+            if isinstance(event, Round):
+                trainer.go_on()
         how = await trainer.ended()
         yield Failed(message=f"The trainer ended without a word ({how})", traceback="")
     finally:
@@ -168,6 +169,11 @@ async def resumed(simulation_id: int, progress: Progress) -> int:
         raise CommandError(f"--resume: there is no simulation {simulation_id}", returncode=2)
     if first.is_finished:
         raise CommandError(f"--resume: simulation {simulation_id} is {first.status}", returncode=2)
+    return await followed(simulation_id, progress)
+
+
+async def followed(simulation_id: int, progress: Progress) -> int:
+    """To the end, whoever runs it; where nobody does, we. Its number."""
     while not (simulation := await Simulation.objects.aget(pk=simulation_id)).is_finished:
         if claim := await asyncio.to_thread(take_if_free, simulation):
             await follow_own(claim, progress)

@@ -1,0 +1,69 @@
+"""Counters: what is let through in a minute, shared where there is a Redis, and still there without it."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.core.cache.backends.redis import RedisCache
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from people import limits
+from people.tests.cast import Clock
+
+OPTIONS = {"OPTIONS": {"socket_timeout": 1, "socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 1)}}
+
+
+def test_so_many_a_minute_are_let_through(monkeypatch):
+    clock = Clock(monkeypatch)
+    clock.now = 600.0
+    assert [limits.seconds_over("ada", 3) for _ in range(5)] == [0, 0, 0, 60, 60]
+    assert limits.seconds_over("ben", 3) == 0
+    clock.wait(50)
+    assert limits.seconds_over("ada", 3) == 10
+    clock.wait(10)
+    assert limits.seconds_over("ada", 3) == 0
+
+
+def test_no_limit_counts_nothing(monkeypatch):
+    monkeypatch.setattr(limits, "_count", None)
+    assert limits.seconds_over("ada", 0) == 0
+
+
+def test_attempts_in_parallel_do_not_slip_through_together():
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: limits.seconds_to_sign_in("ada", "10.0.0.1"), range(40)))
+    assert answers.count(0) == limits.FREE_OF_PERSON + 1
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Count in the Redis at this address from now on, on connections of one's own, as another process would."""
+    used = []
+
+    def count_in(url: str) -> None:
+        used.append(RedisCache(url, OPTIONS))
+        monkeypatch.setattr(limits, "shared", lambda: used[-1])
+
+    yield count_in
+    for cache in used:
+        for pool in cache._cache._pools.values():
+            pool.disconnect()
+
+
+def test_processes_share_their_counters_through_redis(redis_server, use):
+    answers = []
+    for _ in range(8):
+        use(redis_server)
+        answers.append(limits.seconds_to_sign_in("ada", "10.0.0.1") > 0)
+    assert answers == [False] * 6 + [True] * 2
+    assert limits.seconds_over("ada", 1) == 0
+    use(redis_server)
+    assert limits.seconds_over("ada", 1) > 0
+    limits.forgive("ada", "10.0.0.1")
+    assert limits.seconds_to_sign_in("ada", "10.0.0.1") == 0
+
+
+def test_without_its_redis_a_process_counts_for_itself(use, caplog):
+    use("redis://127.0.0.1:9/0")
+    assert [limits.seconds_over("ada", 2) > 0 for _ in range(4)] == [False, False, True, True]
+    assert "this process counts for itself" in caplog.text

@@ -1,0 +1,95 @@
+"""What Prometheus reads of a site: the queue, its workers, rounds and ledgers from the data base, streams and memory
+of this process. Numbers are read when they are asked for, in four queries; nothing counts along.
+"""
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+
+from django.db import Error, connection
+from django.db.models import Count, F, Min, Sum
+from django.utils import timezone
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from incentives.models import Ledger
+from simulations import lifecycle, stream
+from simulations.models import Simulation, Status
+
+log = logging.getLogger(__name__)
+
+
+class SiteCollector(Collector):
+    """The site's own numbers. Where the data base does not answer, those of this process, and 0 for the data base."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield gauge("streams_open", "Streams that this process has open", len(stream.taken))
+        yield counter("streams_refused", "Streams that this process answered with 503", stream.refused)
+        try:
+            recorded = [*simulations(), *queue(), workers(), *ledgers()]
+        except Error:
+            log.exception("The data base does not answer; its metrics are left out")
+            recorded = []
+            connection.close()
+        yield gauge("database_up", "1 where the data base answers", bool(recorded))
+        yield from recorded
+
+    def describe(self) -> list[Metric]:
+        """Nothing: or the registry would read the data base to learn the names."""
+        return []
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"fedsite_{name}", text, value=value)
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"fedsite_{name}", text, value=value)
+
+
+def simulations() -> Iterator[Metric]:
+    sums = {"number": Count("id"), "rounds": Sum("rounds_done"), "events": Sum("last_sequence")}
+    rows = {row["status"]: row for row in Simulation.objects.values("status").annotate(**sums)}
+    by_status = GaugeMetricFamily("fedsite_simulations", "Simulations by status", labels=["status"])
+    for status in Status:
+        by_status.add_metric([status.value], rows[status]["number"] if status in rows else 0)
+    yield by_status
+    yield counter("rounds", "Rounds recorded", sum(row["rounds"] for row in rows.values()))
+    yield counter("events", "Events recorded", sum(row["events"] for row in rows.values()))
+
+
+def queue() -> Iterator[Metric]:
+    """Whoever waits has its newest event from when it began to."""
+    newest = lifecycle.waiting().order_by().filter(events__sequence=F("last_sequence"))
+    waits = newest.aggregate(length=Count("id"), since=Min("events__at"))
+    yield gauge("queue_length", "Simulations that wait for a worker", waits["length"])
+    yield gauge("queue_oldest_wait_seconds", "How long the longest of them has waited", seconds_since(waits["since"]))
+
+
+def seconds_since(moment: datetime | None) -> float:
+    return (timezone.now() - moment).total_seconds() if moment else 0.0
+
+
+def workers() -> Metric:
+    """Who runs what. A worker that runs nothing leaves no trace in the data base."""
+    text = "Seconds that the lease of a running simulation's worker still has; below 0 the worker is lost"
+    left = GaugeMetricFamily("fedsite_worker_lease_seconds", text, labels=["worker", "simulation"])
+    running = Simulation.objects.filter(status=Status.RUNNING, lease_expires_at__isnull=False).order_by("id")
+    for number, owner, expires in running.values_list("id", "owner", "lease_expires_at"):
+        worker = ":".join(owner.split(":")[:2])
+        left.add_metric([worker, str(number)], -seconds_since(expires))
+    return left
+
+
+def ledgers() -> Iterator[Metric]:
+    sums = Ledger.objects.aggregate(number=Count("id"), height=Sum("length", default=0))
+    yield gauge("ledgers", "Ledgers", sums["number"])
+    yield counter("ledger_transactions", "Transactions in all ledgers: their height", sums["height"])
+
+
+registry = CollectorRegistry()
+for make in (ProcessCollector, PlatformCollector, GCCollector):
+    make(registry=registry)
+registry.register(SiteCollector())
