@@ -3,6 +3,8 @@
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from simulations import lifecycle, worker
 from simulations.config import SimulationConfig
 from simulations.engine import simulate
@@ -27,6 +29,7 @@ def config(**fields) -> SimulationConfig:
 @cache
 def happened() -> tuple[Event, ...]:
     """What happens in a real run of the configuration."""
+    torch.set_num_threads(1)  # as the trainer does: sums depend on it
     return tuple(simulate(config(), data_dir=NOWHERE))
 
 
