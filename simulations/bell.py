@@ -32,7 +32,8 @@ async def ring_worker() -> None:
 
 async def _within_reason(sent: Awaitable[None], who: str) -> None:
     try:
-        await asyncio.wait_for(sent, RING_SECONDS)
+        async with asyncio.timeout(RING_SECONDS):  # wait_for would swallow a cancellation that comes with the answer
+            await sent
     except Exception as error:
         log.warning("The channel layer does not answer (%s); %s will look by themselves", error or "too slow", who)
 

@@ -99,8 +99,8 @@ class Feed:
     async def batch_after(self, cursor: int, timeout: float) -> Batch | None:
         """The batch that holds the event after the cursor; None where there is none in time."""
         try:
-            async with self.changed:
-                await asyncio.wait_for(self.changed.wait_for(lambda: self.head > cursor), timeout)
+            async with asyncio.timeout(timeout), self.changed:
+                await self.changed.wait_for(lambda: self.head > cursor)
         except TimeoutError:
             return None
         for batch in self.batches:
@@ -141,9 +141,9 @@ async def _subscription(layer, group: str) -> AsyncIterator[str]:
 
 
 async def _ring_or_timeout(layer, channel: str) -> None:
-    try:
-        await asyncio.wait_for(layer.receive(channel), LOOK_SECONDS)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LOOK_SECONDS):
+            await layer.receive(channel)
         while True:  # rings that gathered meanwhile say the same
-            await asyncio.wait_for(layer.receive(channel), 0.001)
-    except TimeoutError:
-        pass
+            async with asyncio.timeout(0.001):
+                await layer.receive(channel)
