@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -36,14 +37,20 @@ class Update:
     delta: Tensor | None  # float32 [P], new minus old weights; None where nothing was sent
     loss_before: float | None  # mean over the first local batches; None where the client did not train
     loss_after: float | None  # mean over the last local batches, each before its step
+    norm: float = field(init=False)  # of the delta, Euclidean; 0.0 where nothing was sent. Whoever trained works it out
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norm", 0.0 if self.delta is None else _norm(self.delta))
+
+
+def _norm(delta: Tensor) -> float:
+    """Infinite only where the delta is: in float64 the square of every finite float32 is finite."""
+    norm = float(torch.linalg.vector_norm(delta))
+    return norm if math.isfinite(norm) else float(torch.linalg.vector_norm(delta, dtype=torch.float64))
 
 
 def _same(delta: Tensor) -> Tensor:
     return delta
-
-
-def _true_labels(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
-    return labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ class Behaviour:
     silence: float = 0.0  # probability that it sends nothing in a round, drawn for each round
     effort: float = 1.0  # share of its local steps that it takes; at least one
     # (its labels [n], number of classes, its own generator, equal in every round) -> the labels it trains on [n]
-    labels: Callable[[Tensor, int, torch.Generator], Tensor] = _true_labels
+    labels: Callable[[Tensor, int, torch.Generator], Tensor] | None = None  # the true ones
     update: Callable[[Tensor], Tensor] = _same  # delta [P] it found -> delta [P] it sends
 
 
@@ -112,9 +119,14 @@ def behaviour_of(task: Task) -> Behaviour:
 class Work:
     """What a client really does in a round. Whoever trains it needs to know no more of its behaviour."""
 
-    batches: tuple[Tensor, ...]  # int64 [at most batch_size] each: places among the client's own examples, in order
+    order: Tensor  # int64 [sum of widths], places among the client's own examples: its batches, end to end
+    widths: tuple[int, ...]  # of the batches
     labels: Tensor  # int64 [num_examples], what it takes for the truth
     update: Callable[[Tensor], Tensor]  # delta [P] it found -> delta [P] it sends
+
+    @property
+    def batches(self) -> Sequence[Tensor]:
+        return torch.split(self.order, [*self.widths])
 
 
 def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> Work | None:
@@ -122,13 +134,14 @@ def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> W
     behaviour = behaviour_of(task)
     if _is_silent(behaviour, task, config, round_number):
         return None
-    batches = _batches(task, config, round_number)
-    generator = torch_generator(config.seed, "behaviour", 0, task.client)  # no round is numbered 0
-    return Work(
-        batches=batches[: max(1, round(behaviour.effort * len(batches)))],
-        labels=behaviour.labels(data.train_y[task.indices], data.info.num_classes, generator),
-        update=behaviour.update,
-    )
+    widths = _widths(len(task.indices), config)
+    widths = widths[: max(1, round(behaviour.effort * len(widths)))]
+    labels = data.train_y[task.indices]
+    if behaviour.labels is not None:
+        generator = torch_generator(config.seed, "behaviour", 0, task.client)  # no round is numbered 0
+        labels = behaviour.labels(labels, data.info.num_classes, generator)
+    order = _order(task, config, round_number)[: sum(widths)]
+    return Work(order=order, widths=widths, labels=labels, update=behaviour.update)
 
 
 def _is_silent(behaviour: Behaviour, task: Task, config: TrainingConfig, round_number: int) -> bool:
@@ -139,8 +152,14 @@ def _is_silent(behaviour: Behaviour, task: Task, config: TrainingConfig, round_n
     return torch.rand((), generator=generator, dtype=torch.float64).item() < behaviour.silence
 
 
-def _batches(task: Task, config: TrainingConfig, round_number: int) -> tuple[Tensor, ...]:
-    """Every example once per epoch, in a fresh order; the last batch of an epoch may be short."""
+def _widths(num_examples: int, config: TrainingConfig) -> tuple[int, ...]:
+    """Of all batches; the last of an epoch may be short."""
+    full, rest = divmod(num_examples, config.batch_size)
+    return ((config.batch_size,) * full + (rest,) * bool(rest)) * config.local_epochs
+
+
+def _order(task: Task, config: TrainingConfig, round_number: int) -> Tensor:
+    """Every example once per epoch, in a fresh order."""
     generator = torch_generator(config.seed, "batches", round_number, task.client)
-    orders = (torch.randperm(len(task.indices), generator=generator) for _ in range(config.local_epochs))
-    return tuple(batch for order in orders for batch in torch.split(order, config.batch_size))
+    orders = [torch.randperm(len(task.indices), generator=generator) for _ in range(config.local_epochs)]
+    return orders[0] if len(orders) == 1 else torch.cat(orders)

@@ -189,14 +189,8 @@ def _reported(updates: Iterator[Update], round_number: int, reports: list[Client
 def _report(update: Update) -> ClientReport:
     return ClientReport(
         client=update.client, num_examples=update.num_examples, loss_before=update.loss_before,
-        loss_after=update.loss_after, update_norm=0.0 if update.delta is None else _norm(update.delta),
+        loss_after=update.loss_after, update_norm=update.norm,
     )  # fmt: skip
-
-
-def _norm(delta: Tensor) -> float:
-    """Euclidean, infinite only where the delta is: in float64 the square of every finite float32 is finite."""
-    norm = float(torch.linalg.vector_norm(delta))
-    return norm if math.isfinite(norm) else float(torch.linalg.vector_norm(delta, dtype=torch.float64))
 
 
 def _kept(

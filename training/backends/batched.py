@@ -6,15 +6,17 @@ workers. See training.backends.dense, .convolutional and .generic for who is tra
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from training import threads
 from training.backends import convolutional, dense, generic
-from training.backends.descent import Job, Trained, job, rule_of
+from training.backends.descent import Job, Trained, job, refuse_unknown, rule_of
 from training.clients import Task, Update, work
 from training.config import TrainingConfig
 from training.datasets import Data
@@ -31,8 +33,15 @@ class Trainer(Protocol):
 class Plan:
     """How a round is worked off."""
 
-    size: int  # clients in a chunk
+    size: int  # clients in a chunk, at most
     trainer: Callable[[], Trainer]  # a new one for each worker
+
+    def chunks(self, tasks: Sequence[Task]) -> list[Sequence[Task]]:
+        """As few as there can be, as equal as they can be, the larger ones first: no worker waits long for another."""
+        number = -(-len(tasks) // self.size)
+        small, larger = divmod(len(tasks), number)
+        ends = [place * small + min(place, larger) for place in range(number + 1)]
+        return [tasks[first:end] for first, end in itertools.pairwise(ends)]
 
 
 def train(
@@ -49,7 +58,7 @@ def train(
     `workers` is a number of threads, by default one per core. Memory for updates: those of a few chunks.
     """
     plan = _plan(network, weights.to(data.train_x.device), tasks, data, config)
-    chunks = [tasks[first : first + plan.size] for first in range(0, len(tasks), plan.size)]
+    chunks = plan.chunks(tasks)
     tools = [plan.trainer() for _ in range(min(workers or threads.workers_for(data.train_x), len(chunks)))]
 
     def answers(chunk: Sequence[Task], trainer: Trainer) -> list[Update | TrainingError]:
@@ -103,7 +112,9 @@ def _updates(
     tasks: Sequence[Task], trainer: Trainer, data: Data, config: TrainingConfig, round_number: int
 ) -> list[Update | TrainingError]:
     jobs = [_job(task, data, config, round_number) for task in tasks]
-    trained = iter(trainer.train([each for each in jobs if each is not None]))
+    if working := [each for each in jobs if each is not None]:
+        refuse_unknown(torch.cat([each.labels for each in working]), data.info.num_classes)
+    trained = iter(trainer.train(working) if working else ())
     return [
         _update(task, each, None if each is None else next(trained)) for task, each in zip(tasks, jobs, strict=True)
     ]
@@ -111,7 +122,7 @@ def _updates(
 
 def _job(task: Task, data: Data, config: TrainingConfig, round_number: int) -> Job | None:
     todo = work(task, data, config, round_number)
-    return None if todo is None else job(task, todo, data.info.num_classes, data.train_x.device)
+    return None if todo is None else job(task, todo, data.train_x.device)
 
 
 def _update(task: Task, each: Job | None, trained: Trained | None) -> Update:

@@ -2,16 +2,18 @@
 
 A step is written out, forwards and backwards, with the update fused into the product that would otherwise make the
 gradient: W = W - lr a^T dz is one call and no gradient is ever in memory. A bias is the weight of an input that is
-always one. Each client's numbers are the same whoever else is in the stack: a batched product is computed matrix by
-matrix, and short batches are not padded but stepped apart.
+always one. Short batches are not padded but stepped apart. Who shares a stack may show in the last bit, as products of
+another size may be summed in another order; but who does follows from the configuration alone.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,8 @@ PARTS = 4  # stacks that the smallest cohort is dealt to where it can be, for th
 # A product with weights [inputs, outputs] is up to four times as fast as with [outputs, inputs], but turning them
 # around to hand them over costs as much as a few steps.
 MANY_STEPS = 4
+KEPT = 4  # deltas of stacks that wait to be used again
+ON_THE_SHELF = 2  # references to an array: the shelf's and that of who counts them
 
 
 def stack_size(layers: Sequence[Dense], cohort: int, batch: int) -> int:
@@ -69,6 +73,7 @@ class Stack:
         self.errors = [_Room(start.weights, clients * batch, width) for width in widths[1:-1]]
         self.ones = start.weights.new_ones(clients, 1, batch)
         self.parts: dict[tuple[int, int, int, bool], _Part] = {}
+        self.shelf = _Shelf(start.weights, clients)
 
     @torch.no_grad()
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
@@ -109,6 +114,29 @@ class _Room:
 
     def of(self, clients: int, examples: int) -> Tensor:
         return self.memory[: clients * examples].view(clients, examples, -1)
+
+
+class _Shelf:
+    """Memory for the deltas of a stack, used again once nobody holds any of them any more. Whoever keeps updates just
+    makes the shelf hand out fresh memory."""
+
+    def __init__(self, weights: Tensor, rows: int) -> None:
+        self.weights, self.rows = weights, rows
+        self.kept: list[np.ndarray] = []
+
+    def take(self, rows: int) -> Tensor:
+        """[rows, P], of any value."""
+        if self.weights.device.type != "cpu":
+            return self.weights.new_empty(rows, len(self.weights))
+        return torch.from_numpy(self._free())[:rows]  # which holds the array for as long as there is a view of it
+
+    def _free(self) -> np.ndarray:
+        for place in range(len(self.kept)):
+            if sys.getrefcount(self.kept[place]) == ON_THE_SHELF:
+                return self.kept[place]
+        fresh: np.ndarray = self.weights.new_empty(self.rows, len(self.weights)).numpy()
+        self.kept = [*self.kept, fresh][-KEPT:]
+        return fresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +230,7 @@ class _Chunk:
         self.stack, self.jobs = stack, jobs
         self.examples = laid_out([job.examples for job in jobs], jobs, stack.batch)
         self.labels = laid_out([job.labels for job in jobs], jobs, stack.batch)
-        self.deltas = weights.new_empty(len(jobs), len(weights))
+        self.deltas = stack.shelf.take(len(jobs))
         self.fixed = self.rule.fixed(weights, [job.task.correction for job in jobs])  # [n, P]
         self.losses = weights.new_zeros(len(jobs), len(jobs[0].widths))
 

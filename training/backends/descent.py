@@ -22,7 +22,10 @@ class Job:
     work: Work
     examples: Tensor  # int64 [sum of widths], places in the training set, on the data's device
     labels: Tensor  # int64 [sum of widths]
-    widths: tuple[int, ...]  # of the batches
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return self.work.widths
 
     def tells(self, step: int) -> bool:
         """Whether the loss of this batch is one of those that are reported."""
@@ -30,16 +33,19 @@ class Job:
         return step < few or step >= len(self.widths) - few
 
 
-def job(task: Task, work: Work, num_classes: int, device: torch.device) -> Job:
+def job(task: Task, work: Work, device: torch.device) -> Job:
+    order = work.order
+    examples = task.indices[order]
+    if device.type != "cpu":
+        order, examples = order.to(device), examples.to(device)
+    return Job(task=task, work=work, examples=examples, labels=work.labels[order])
+
+
+def refuse_unknown(labels: Tensor, num_classes: int) -> None:
     """IndexError for a label that is no class: an operation further down might not notice."""
-    lowest, highest = (int(number) for number in work.labels.aminmax())
+    lowest, highest = (int(number) for number in labels.aminmax())
     if lowest < 0 or highest >= num_classes:
         raise IndexError(f"Target {highest if highest >= num_classes else lowest} is out of bounds.")
-    order = torch.cat(work.batches)
-    return Job(
-        task=task, work=work, examples=task.indices[order].to(device), labels=work.labels[order.to(device)],
-        widths=tuple(len(batch) for batch in work.batches),
-    )  # fmt: skip
 
 
 def laid_out(flat: Sequence[Tensor], jobs: Sequence[Job], batch: int) -> Tensor:
