@@ -32,7 +32,7 @@ async def layer(monkeypatch: pytest.MonkeyPatch) -> Layer:
 
 @pytest.mark.parametrize("name", ["bell", "feed"])
 async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(layer: Layer, name: str) -> None:
-    """As on SIGTERM in the moment in which a ring was heard: a run that missed it would hold up the end of its worker."""
+    """As on SIGTERM in the moment in which a ring was heard: a run that missed it would hold up its worker's end."""
     waits = bell.ring_viewers(1) if name == "bell" else feed._ring_or_timeout(layer, "viewers")
     task = asyncio.create_task(waits)
     await asyncio.sleep(0)
