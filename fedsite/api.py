@@ -1,5 +1,9 @@
 """The root of the JSON API: routers of the apps, one shape of errors, one rule for writes."""
 
+from http import HTTPStatus
+from typing import Any
+
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import ValidationError
@@ -11,7 +15,56 @@ from simulations.lifecycle import Conflict, QueueFull
 from simulations.owners import NotYours
 from training.config import ConfigError
 
-api = NinjaAPI(title="fedsite", version="1", description=__doc__, auth=may_write)
+PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+HEADERS = {  # that an answer always has
+    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    429: {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer", "minimum": 0}}},
+}
+HEADERS[503] = HEADERS[429]
+ANYWHERE = (401, 403, 422, 429)  # whoever asks, however often, and whatever is wrong with it
+OF_WRITES = (400, 415)
+EMPTY = {"content": {"application/json": {"schema": {}}}}
+WHO = {
+    "token": {"type": "http", "scheme": "bearer", "description": "a token from the account page"},
+    "session": {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME},
+}
+
+
+class Api(NinjaAPI):
+    """Documents too how a program says who it is, and what it may be answered before its operation is asked."""
+
+    def get_openapi_schema(self, **path: Any) -> dict[str, Any]:
+        schema = super().get_openapi_schema(**path)
+        schema["components"]["securitySchemes"] = WHO
+        anybody = [{}] if settings.FEDSITE_ACCESS == "open" else []
+        schema["security"] = [*anybody, *({name: []} for name in WHO)]
+        for operations in schema["paths"].values():
+            for method, operation in operations.items():
+                _document(operation, ANYWHERE + (OF_WRITES if method == "post" else ()))
+                if method == "post":
+                    operation.setdefault("requestBody", dict(EMPTY))
+                    operation["requestBody"] |= {"required": True} if anybody else {}
+        return schema
+
+
+def _document(operation: dict[str, Any], refusals: tuple[int, ...]) -> None:
+    answers = {int(status): answer for status, answer in operation["responses"].items()}
+    for status in refusals:
+        answers.setdefault(status, {"description": HTTPStatus(status).phrase, "content": PROBLEM})
+    for status in HEADERS.keys() & answers.keys():
+        answers[status]["headers"] = HEADERS[status]
+    operation["responses"] = {str(status): answers[status] for status in sorted(answers)}
+    for parameter in operation["parameters"]:
+        parameter["schema"] = _without_null(parameter["schema"])
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is left out where it is none; an address has no other spelling for that."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    return {key: value for key, value in schema.items() if key != "anyOf"} | kinds[0] if kinds else schema
+
+
+api = Api(title="fedsite", version="1", description=__doc__, auth=may_write)
 api.add_router("/simulations/", simulations)
 api.add_router("/incentives/", incentives)
 

@@ -206,11 +206,11 @@ class SimulationAdmin(ReadOnly, admin.ModelAdmin):
         return [path("workers/", self.admin_site.admin_view(self.workers), name="workers"), *super().get_urls()]
 
     def workers(self, request: HttpRequest) -> HttpResponse:
-        """Who runs what, and since when."""
+        """Who is there, what each runs, and since when."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         context = {**self.admin_site.each_context(request), "title": "Workers", "opts": self.opts}
-        context |= {"workers": workers.at_work(), **workers.queue()}
+        context |= {"workers": workers.everybody(), **workers.queue()}
         return TemplateResponse(request, "admin/simulations/simulation/workers.html", context)
 
 

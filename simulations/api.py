@@ -17,11 +17,16 @@ from simulations import lifecycle, owners, results, stream
 from simulations.config import FIELDS, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
 from simulations.origins import is_foreign
+from training.config import BEHAVIOURS, Parameter
 
 router = Router(tags=["simulations"])
-SimulationId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+MOST = 2**63 - 1
+SimulationId = Annotated[int, Path(ge=1, le=MOST)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Position = Annotated[int, Query(ge=0, le=2**63 - 1)]
+Position = Annotated[int, Query(ge=0, le=MOST)]
+IdempotencyKey = Annotated[
+    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200, pattern="^[!-~]+$")
+]
 JSON_TYPES = {"int": "integer", "float": "number", "str": "string"}
 
 
@@ -83,8 +88,7 @@ class Result(Record):
 def field_schema(name: str) -> dict[str, Any]:
     """A field of the configuration as JSON schema, from the same metadata that validates it."""
     if name == "behaviours":
-        described = {"description": FIELDS[name].metadata["help"]}
-        return {"type": "object", "additionalProperties": {"type": "object"}, **described}
+        return behaviours_schema() | {"description": FIELDS[name].metadata["help"]}
     field, limits = FIELDS[name], FIELDS[name].metadata
     kind = JSON_TYPES[str(field.type).split(" | ")[0]]
     words = {"minimum": "minimum", "maximum": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
@@ -94,20 +98,40 @@ def field_schema(name: str) -> dict[str, Any]:
     return {"type": nullable, "default": field.default, "description": limits["help"], **bounds, **choices}
 
 
-CONFIGURATION = {
-    "requestBody": {
-        "content": {
-            "application/json": {
-                "schema": {
-                    "title": "Configuration",
+def behaviours_schema() -> dict[str, Any]:
+    client = {"pattern": "^[0-9]*[1-9][0-9]*$", "maxLength": 9}
+    return {
+        "type": "object",
+        "propertyNames": client,
+        "additionalProperties": {
+            "oneOf": [
+                {
                     "type": "object",
+                    "required": ["kind"],
                     "additionalProperties": False,
-                    "properties": {name: field_schema(name) for name in FIELDS},
+                    "properties": {
+                        "kind": {"const": kind},
+                        **{name: _parameter_schema(parameters[name]) for name in parameters},
+                    },
                 }
-            }
-        }
+                for kind, parameters in ({"honest": {}} | BEHAVIOURS).items()
+            ]
+        },
     }
+
+
+def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
+    bounds = {"minimum": parameter.minimum, "maximum": parameter.maximum}
+    return {"type": "number", "default": parameter.default, "description": parameter.help, **bounds}
+
+
+CONFIGURATION = {
+    "title": "Configuration",
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {name: field_schema(name) for name in FIELDS},
 }
+AS_BODY = {"requestBody": {"content": {"application/json": {"schema": CONFIGURATION}}}}
 
 
 def body(request: HttpRequest) -> dict[str, Any]:
@@ -140,7 +164,7 @@ def simulations(
     request: HttpRequest,
     response: HttpResponse,
     limit: Limit = 100,
-    cursor: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    cursor: Annotated[int | None, Query(ge=1, le=MOST)] = None,
     status: Status | None = None,
     archived: bool = False,
 ):
@@ -164,11 +188,11 @@ def link_next(request: HttpRequest, response: HttpResponse, **values: Any) -> No
 STARTED = {201: Record, 400: Problem, 409: Problem, 422: Problem, 429: Problem}
 
 
-@router.post("/", response=STARTED, openapi_extra=CONFIGURATION)
+@router.post("/", response=STARTED, openapi_extra=AS_BODY)
 def start(
     request: HttpRequest,
     response: HttpResponse,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    idempotency_key: IdempotencyKey = None,
 ):
     """Queue a simulation. With an Idempotency-Key a repeat gives the same simulation."""
     config = SimulationConfig.from_dict(body(request))
@@ -189,7 +213,24 @@ def _created(response: HttpResponse, simulation: Simulation, asked: str) -> Crea
     return Created(201, results.record(simulation))
 
 
-@router.api_operation(["GET", "HEAD"], "/stream", response={403: Problem, 422: Problem, 429: Problem})
+FRAME = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {part: {"type": "string"} for part in ("id", "event", "data")},
+}
+EVENTS = {"200": {"description": "OK", "content": {"text/event-stream": {"schema": FRAME}}}}
+LAST = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"}}
+AFTER = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}}
+AS_QUERY = [{"name": name, "in": "query", "schema": field_schema(name)} for name in FIELDS if name != "behaviours"]
+LAST_OF_ANY = LAST | {"schema": {"type": "string", "description": "simulation-event"}}
+
+
+@router.api_operation(
+    ["GET", "HEAD"],
+    "/stream",
+    response={204: None, 503: Problem},
+    openapi_extra={"responses": EVENTS, "parameters": [*AS_QUERY, LAST_OF_ANY]},
+)
 async def compatible_stream(request: HttpRequest):
     """Start a simulation and follow its log as plain lines, through a browser's EventSource.
 
@@ -283,7 +324,11 @@ def events(
     return [stream.event_json(event) for event in page]
 
 
-@router.get("/{simulation_id}/stream/", response={204: None, 400: Problem, 404: Problem})
+@router.get(
+    "/{simulation_id}/stream/",
+    response={204: None, 400: Problem, 404: Problem, 503: Problem},
+    openapi_extra={"responses": EVENTS, "parameters": [AFTER, LAST]},
+)
 async def json_stream(request: HttpRequest, simulation_id: SimulationId):
     """The events as Server-Sent Events: after ?after= or Last-Event-ID, live, until `event: close`."""
     return await stream.respond(request, simulation_id, stream.JSON)

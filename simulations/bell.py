@@ -7,6 +7,8 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
+from django.conf import settings
+from redis import Redis, RedisError
 
 log = logging.getLogger(__name__)
 WORKER_CHANNEL = "simulations"
@@ -47,3 +49,16 @@ def ring(simulation_id: int) -> None:
     """Both bells, from synchronous code outside an event loop."""
     call: Any = async_to_sync(_both)
     call(simulation_id)
+
+
+def problem() -> str | None:
+    """Why Redis does not answer; None where it does, or where there is none to ask."""
+    if not settings.REDIS_URL:
+        return None
+    limits = {"socket_timeout": RING_SECONDS, "socket_connect_timeout": RING_SECONDS}
+    try:
+        with Redis.from_url(settings.REDIS_URL, **limits) as redis:
+            redis.ping()
+    except RedisError as error:
+        return f"Redis does not answer: {error}"
+    return None

@@ -9,13 +9,13 @@ import socket
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from incentives import ledger
@@ -39,13 +39,19 @@ def now() -> datetime:
         return cursor.fetchone()[0]
 
 
-def lease_end() -> datetime:
-    return now() + timedelta(seconds=settings.FEDSITE_LEASE_SECONDS)
+def clock(seconds: float = 0) -> Any:
+    """The same, so many seconds from now, as a part of a statement: no query of its own."""
+    later = timedelta(seconds=seconds)
+    return Now() + later if connection.vendor == "postgresql" else now() + later
 
 
-def impossible_end() -> datetime:
+def lease_end() -> Any:
+    return clock(settings.FEDSITE_LEASE_SECONDS)
+
+
+def impossible_seconds() -> float:
     """No lease lasts as long as this, unless the clock was set back since it was taken."""
-    return now() + timedelta(seconds=60 + 2 * settings.FEDSITE_LEASE_SECONDS)
+    return 60 + 2 * settings.FEDSITE_LEASE_SECONDS
 
 
 def heartbeat_seconds() -> float:
@@ -149,28 +155,47 @@ def owner_is_dead(owner: str) -> bool:
     return False
 
 
-def is_lost(simulation: Simulation) -> bool:
+def is_lost(simulation: Simulation, at: datetime | None = None) -> bool:
     """Whether whoever ran it is gone: its lease has expired, or its process is dead on this host."""
     if simulation.status != Status.RUNNING:
         return False
-    return not now() <= simulation.lease_expires_at <= impossible_end() or owner_is_dead(simulation.owner)
+    at, longest = at or now(), timedelta(seconds=impossible_seconds())
+    return not at <= simulation.lease_expires_at <= at + longest or owner_is_dead(simulation.owner)
 
 
 def claim_next() -> Claim | None:
-    """The oldest simulation that nobody runs, now ours; None where there is none."""
-    for simulation in chain(_lost(), waiting()[:LOOKED_AT]):
+    """The oldest simulation that nobody runs, now ours; None where there is none. Lost ones go before the queue."""
+    for simulation in _unheld():
         if claim := take(simulation):
             return claim
     return None
 
 
-def _lost() -> Iterator[Simulation]:
-    """Runs whose worker is gone, however many others are well."""
-    here = Q(owner__startswith=f"{socket.gethostname()}:")
-    running = Simulation.objects.filter(status=Status.RUNNING).exclude(origin=Origin.SHELL)
-    held = Q(lease_expires_at__range=(now(), impossible_end()))
-    suspects = running.filter(here | ~held).order_by("id")
-    return (simulation for simulation in suspects if is_lost(simulation))
+# Every worker asks this every second, so it is one query, and in SQL, which costs a fraction of what the ORM takes to
+# write it: runs whose worker may be gone, however many others are well, then the head of the queue.
+UNHELD = f"""
+    SELECT simulation.*, lease_expires_at BETWEEN {{now}} AND {{longest}} AS is_held
+    FROM simulations_simulation AS simulation
+    WHERE status IN ('queued', 'running') AND (
+        (status = 'running' AND origin <> 'shell'
+            AND (owner LIKE %s OR lease_expires_at NOT BETWEEN {{now}} AND {{longest}}))
+        OR id IN (SELECT id FROM simulations_simulation WHERE status = 'queued' AND origin <> 'shell'
+            ORDER BY id LIMIT {LOOKED_AT}))
+    ORDER BY CASE status WHEN 'running' THEN 0 ELSE 1 END, id
+"""
+
+
+def _unheld() -> Iterator[Simulation]:
+    look = UNHELD.format(now=_clock_in_sql(0), longest=_clock_in_sql(impossible_seconds()))
+    for seen in Simulation.objects.raw(look, [f"{socket.gethostname()}:%"]):
+        if seen.status == Status.QUEUED or not seen.is_held or owner_is_dead(seen.owner):
+            yield seen
+
+
+def _clock_in_sql(seconds: float) -> str:
+    if connection.vendor == "postgresql":
+        return f"statement_timestamp() + interval '{seconds} seconds'"
+    return f"'{connection.ops.adapt_datetimefield_value(clock(seconds))}'"
 
 
 @transaction.atomic
@@ -219,7 +244,7 @@ def release(claim: Claim) -> None:
 def lose(claim: Claim) -> None:
     """The trainer died without a word: the lease ends now, so that the next look claims it again."""
     with transaction.atomic():
-        change(claim, lease_expires_at=now() - timedelta(seconds=1))
+        change(claim, lease_expires_at=clock(-1))
 
 
 @transaction.atomic

@@ -1,11 +1,12 @@
 """What Prometheus reads of a site: the queue, its workers, rounds and ledgers from the data base, streams and memory
-of this process. Numbers are read when they are asked for, in four queries; nothing counts along.
+of this process. Numbers are read when they are asked for, in a few queries; nothing counts along.
 """
 
 import logging
 from collections.abc import Iterator
 from datetime import datetime
 
+from django.conf import settings
 from django.db import Error, connection
 from django.db.models import Count, F, Min, Sum
 from django.utils import timezone
@@ -15,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from incentives.models import Ledger
-from simulations import lifecycle, stream
+from simulations import bell, lifecycle, stream, workers
 from simulations.models import Simulation, Status
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,10 @@ class SiteCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield gauge("streams_open", "Streams that this process has open", len(stream.taken))
         yield counter("streams_refused", "Streams that this process answered with 503", stream.refused)
+        yield redis_up()
         try:
-            recorded = [*simulations(), *queue(), workers(), *ledgers()]
+            at = lifecycle.now()
+            recorded = [*simulations(), *queue(), *who_is_there(at), leases(at), *ledgers()]
         except Error:
             log.exception("The data base does not answer; its metrics are left out")
             recorded = []
@@ -72,14 +75,33 @@ def seconds_since(moment: datetime | None) -> float:
     return (timezone.now() - moment).total_seconds() if moment else 0.0
 
 
-def workers() -> Metric:
-    """Who runs what. A worker that runs nothing leaves no trace in the data base."""
+def redis_up() -> Metric:
+    """Without REDIS_URL there is nothing to be up, and no number."""
+    up = GaugeMetricFamily("fedsite_redis_up", "1 where Redis answers; only with REDIS_URL")
+    if settings.REDIS_URL:
+        up.add_metric([], bell.problem() is None)
+    return up
+
+
+def who_is_there(at: datetime) -> Iterator[Metric]:
+    text = "Seconds since a worker was heard of; left out an hour after the last time"
+    silence = GaugeMetricFamily("fedsite_worker_heartbeat_seconds", text, labels=["worker"])
+    there = workers.present(at)
+    for name, _, seconds in there:
+        silence.add_metric([name], seconds)
+    alive = sum(seconds <= settings.FEDSITE_LEASE_SECONDS for _, _, seconds in there)
+    yield gauge("workers", "Workers that were heard of within FEDSITE_LEASE_SECONDS", alive)
+    yield silence
+
+
+def leases(at: datetime) -> Metric:
+    """Who runs what."""
     text = "Seconds that the lease of a running simulation's worker still has; below 0 the worker is lost"
     left = GaugeMetricFamily("fedsite_worker_lease_seconds", text, labels=["worker", "simulation"])
     running = Simulation.objects.filter(status=Status.RUNNING, lease_expires_at__isnull=False).order_by("id")
     for number, owner, expires in running.values_list("id", "owner", "lease_expires_at"):
         worker = ":".join(owner.split(":")[:2])
-        left.add_metric([worker, str(number)], -seconds_since(expires))
+        left.add_metric([worker, str(number)], (expires - at).total_seconds())
     return left
 
 

@@ -1,4 +1,4 @@
-"""A simulation's rows. `lifecycle` writes status, `recorder` writes what happened; everything else reads."""
+"""A simulation's rows. `lifecycle` writes status, `recorder` what happened, `workers` who runs it; all else reads."""
 
 from __future__ import annotations
 
@@ -94,6 +94,17 @@ class Simulation(models.Model):
         """A shell run whose shell is gone: it stands still until somebody says that it shall go on."""
         held = self.lease_expires_at is not None and self.lease_expires_at > timezone.now()
         return self.origin == Origin.SHELL and not self.is_finished and not held
+
+
+class Worker(models.Model):
+    """A process that runs what waits. It writes its row when it starts and every few seconds, and takes it away."""
+
+    name = models.CharField(max_length=200, unique=True, help_text="host:process, as the owner of a claim begins")
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField(help_text="by the data base's clock")
+
+    def __str__(self) -> str:
+        return f"Worker {self.name}"
 
 
 class Client(models.Model):

@@ -105,11 +105,12 @@ async def respond(request: HttpRequest, simulation_id: int, format: Format) -> H
 
 
 def cursor(request: HttpRequest) -> int:
-    """The number after which to go on; ValueError where it is none."""
-    text = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0"
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise ValueError(f"after: {text[:40]!r} is not the number of an event")
-    return int(text)
+    """The number after which to go on; a reconnect knows better than the address. ValueError where one is none."""
+    last, after = request.headers.get("Last-Event-ID"), request.GET.get("after", "0")
+    for text in (last or "0", after):
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise ValueError(f"after: {text[:40]!r} is not the number of an event")
+    return int(last or after)
 
 
 def streaming(simulation: Simulation, after: int, format: Format) -> HttpResponse | StreamingHttpResponse:

@@ -16,7 +16,7 @@ from channels.db import database_sync_to_async
 from channels.worker import Worker
 from django.conf import settings
 
-from simulations import bell, lifecycle, logs, recorder
+from simulations import bell, lifecycle, logs, recorder, workers
 from simulations.events import Completed, Event, Failed, Log, Round
 from simulations.models import Simulation
 from simulations.patience import SILENCE, in_a_line, insist
@@ -217,6 +217,28 @@ async def look() -> None:
         log.exception("The queue could not be served; looking again")
 
 
+async def be_present() -> None:
+    """Say every few seconds that this process is there; only operators read it."""
+    say = workers.arrive
+    while True:
+        try:
+            await database_sync_to_async(say)()
+            say = workers.beat
+        except SILENCE:
+            pass  # whoever looks at the queue tells of it
+        except Exception:
+            log.exception("That this worker is there could not be said")
+        await asyncio.sleep(workers.beat_seconds())
+
+
+async def go() -> None:
+    """Once, without insisting. Where it fails the row is swept by whoever arrives."""
+    try:
+        await database_sync_to_async(workers.leave)()
+    except Exception as error:
+        log.warning("That this worker has ended could not be said: %s", in_a_line(error))
+
+
 class SimulationConsumer(AsyncConsumer):
     """Answers the doorbell."""
 
@@ -228,7 +250,7 @@ class PollingWorker(Worker):
     """Channels' worker that also looks by itself, outlives its channel layer, and gives its runs back at the end."""
 
     async def handle(self) -> None:
-        tasks = [asyncio.create_task(self._poll())]
+        tasks = [asyncio.create_task(self._poll()), asyncio.create_task(be_present())]
         tasks += [asyncio.create_task(self.listener(channel)) for channel in self.channels]
         try:
             await asyncio.gather(*tasks)
@@ -236,6 +258,7 @@ class PollingWorker(Worker):
             for task in tasks:
                 task.cancel()
             await runs.stop()
+            await go()
 
     async def listener(self, channel: str) -> None:
         while True:

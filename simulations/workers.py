@@ -1,20 +1,52 @@
-"""The workers that run something, as their claims tell. One that has nothing to do leaves no trace in the data base."""
+"""The workers: who is there, as each of them says every few seconds, and what it runs, as its claims tell."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Max, Min
+from django.db import transaction
+from django.db.models import Max, Min, Q
 
-from simulations import lifecycle
-from simulations.models import Event, Simulation, Status
+from simulations import lifecycle, logs
+from simulations.models import Event, Simulation, Status, Worker
 
-MOST = 500  # runs that are looked at
+MOST = 500  # workers, and runs, that are looked at
 CLAIMED = ("starting", "resumed")  # what a claim says first
+KEPT_SECONDS = 3600  # that the row of a worker stays which has not been heard of
+
+
+# What a worker says of itself
+
+
+def beat_seconds() -> float:
+    """Between two heartbeats of a worker: several fit into the time after which it counts as lost."""
+    return min(5.0, settings.FEDSITE_LEASE_SECONDS / 3)
+
+
+@transaction.atomic
+def arrive() -> None:
+    """This process is a worker now. Rows of workers that are gone go with whoever arrives."""
+    mine = logs.process_name()
+    dead = [name for name in Worker.objects.values_list("name", flat=True) if lifecycle.owner_is_dead(name)]
+    old = Q(seen_at__lt=lifecycle.clock(-KEPT_SECONDS))
+    Worker.objects.filter(old | Q(name__in=[mine, *dead])).delete()
+    Worker.objects.create(name=mine, started_at=lifecycle.clock(), seen_at=lifecycle.clock())
+
+
+def beat() -> None:
+    """It is still there. One query."""
+    if not Worker.objects.filter(name=logs.process_name()).update(seen_at=lifecycle.clock()):
+        arrive()  # again: it was silent for so long that somebody took its row away
+
+
+def leave() -> None:
+    Worker.objects.filter(name=logs.process_name()).delete()
+
+
+# What others see of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,36 +56,59 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worker:
+class Seen:
     """A process, with what it runs."""
 
     host: str
     process: str
-    last_heard: datetime  # its newest heartbeat
+    started_at: datetime | None  # None of a shell, which runs its own simulation only, and of one that is swept
+    silent_seconds: float  # since its newest heartbeat
     is_lost: bool
     runs: list[Run]
 
+    @property
+    def shown(self) -> list[Run | None]:
+        """A line for each run, and one for a worker that runs nothing."""
+        return [*self.runs] or [None]
 
-def at_work() -> list[Worker]:
-    """By host and process. Two queries."""
-    running = list(Simulation.objects.filter(status=Status.RUNNING).order_by("owner", "id")[:MOST])
+
+def present(at: datetime) -> list[tuple[str, datetime, float]]:
+    """Name, start and seconds of silence of every worker that was heard of in the last hour. One query."""
+    rows = Worker.objects.filter(seen_at__gte=at - timedelta(seconds=KEPT_SECONDS)).order_by("name")[:MOST]
+    return [(row.name, row.started_at, (at - row.seen_at).total_seconds()) for row in rows]
+
+
+def everybody() -> list[Seen]:
+    """By host and process: who says that it is there, and who holds a claim. Three queries, and one for the clock."""
+    at = lifecycle.now()
+    started = {name: (began, silent) for name, began, silent in present(at)}
+    runs = _runs()
+    return [_seen(name, *started.get(name, (None, None)), runs.get(name, []), at) for name in sorted({*started, *runs})]
+
+
+def _runs() -> dict[str, list[Run]]:
+    """By the name of the process that holds the claim."""
+    running = list(Simulation.objects.filter(status=Status.RUNNING).order_by("id")[:MOST])
     claims = Event.objects.filter(simulation__in=running, kind__in=CLAIMED)
     since = dict(claims.values_list("simulation").annotate(Max("at")))
-    return [_worker(name, list(runs), since) for name, runs in groupby(running, key=_process)]
+    found: dict[str, list[Run]] = {}
+    for simulation in running:
+        name = simulation.owner.rpartition(":")[0]
+        found.setdefault(name, []).append(Run(simulation=simulation, since=since.get(simulation.pk)))
+    return found
 
 
-def _process(simulation: Simulation) -> tuple[str, str]:
-    host, process, _ = simulation.owner.split(":", 2)
-    return host, process
-
-
-def _worker(name: tuple[str, str], runs: list[Simulation], since: dict[int, datetime]) -> Worker:
-    return Worker(
-        host=name[0],
-        process=name[1],
-        last_heard=max(run.lease_expires_at for run in runs) - timedelta(seconds=settings.FEDSITE_LEASE_SECONDS),
-        is_lost=all(lifecycle.is_lost(run) for run in runs),
-        runs=[Run(simulation=run, since=since.get(run.pk)) for run in runs],
+def _seen(name: str, started_at: datetime | None, silent: float | None, runs: list[Run], at: datetime) -> Seen:
+    renewed = timedelta(seconds=settings.FEDSITE_LEASE_SECONDS)
+    leases = [(at - run.simulation.lease_expires_at + renewed).total_seconds() for run in runs]
+    heard = min([*leases, *([] if silent is None else [silent])])
+    return Seen(
+        host=name.rpartition(":")[0],
+        process=name.rpartition(":")[2],
+        started_at=started_at,
+        silent_seconds=max(heard, 0.0),
+        is_lost=heard > settings.FEDSITE_LEASE_SECONDS or lifecycle.owner_is_dead(name),
+        runs=runs,
     )
 
 

@@ -337,14 +337,13 @@ def _client_number(key: Any) -> int:
 
 def _behaviour(client: int, value: Any) -> dict[str, Any]:
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind == "honest" and len(value) == 1:
-        return {"kind": "honest"}
-    if not isinstance(kind, str) or kind not in BEHAVIOURS:
-        raise ValueError(f"client {client}: kind {_shown(kind)} is not one of honest, {', '.join(BEHAVIOURS)}")
-    unknown = sorted(str(name) for name in set(value) - {"kind", *BEHAVIOURS[kind]})
+    kinds = {"honest": {}, **BEHAVIOURS}
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ValueError(f"client {client}: kind {_shown(kind)} is not one of {', '.join(kinds)}")
+    unknown = sorted(str(name) for name in set(value) - {"kind", *kinds[kind]})
     if unknown:
         raise ValueError(f"client {client}: {kind} has no {_shown(unknown[0])}")
-    filled = {name: value.get(name, parameter.default) for name, parameter in BEHAVIOURS[kind].items()}
+    filled = {name: value.get(name, parameter.default) for name, parameter in kinds[kind].items()}
     return {"kind": kind, **{name: _parameter(client, kind, name, given) for name, given in filled.items()}}
 
 

@@ -31,13 +31,15 @@ def test_it_is_not_ready_before_its_migrations(client, monkeypatch):
     assert (answer.status_code, answer.json()["detail"]) == (503, "2 migrations are missing")
 
 
-def test_it_is_ready_with_redis_and_not_without(client, settings, redis_server):
+def test_it_is_ready_without_its_redis_too_and_says_that_it_is_down(client, settings, redis_server):
     settings.REDIS_URL = redis_server
-    assert client.get("/readyz").status_code == 200
+    assert client.get("/readyz").json() == {"status": "ok", "redis": "up"}
+    assert b"fedsite_redis_up 1.0" in client.get("/metrics").content
     settings.REDIS_URL = f"redis://127.0.0.1:{servers.free_port()}/0"
     answer = client.get("/readyz")
-    assert answer.status_code == 503
+    assert (answer.status_code, answer.json()["redis"]) == (200, "down")
     assert "Redis does not answer" in answer.json()["detail"]
+    assert b"fedsite_redis_up 0.0" in client.get("/metrics").content
 
 
 @pytest.mark.parametrize(

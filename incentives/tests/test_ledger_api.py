@@ -106,7 +106,7 @@ def test_it_tells_the_state_of_the_chains(api):
 
 @pytest.mark.parametrize(("path", "query", "named"), [
     ("/ledger", {"limit": 0}, "limit"), ("/ledger", {"limit": 1001}, "limit"), ("/ledger", {"limit": "x"}, "limit"),
-    ("/ledger", {"cursor": "x"}, "cursor"), ("/ledger", {"cursor": "LTE="}, "cursor"),
+    ("/ledger", {"cursor": "x"}, "cursor"), ("/ledger", {"cursor": 0}, "cursor"),
     ("/ledger", {"cursor": "é"}, "cursor"), ("/ledger", {"client": -1}, "client"),
     ("/ledger", {"client": 2**63}, "client"), ("/ledger", {"simulation_id": 2**63}, "simulation_id"),
     ("/ledger", {"user_id": 1, "limit": 5}, "limit"), ("/ledger", {"user_id": 2**63}, "user_id"),

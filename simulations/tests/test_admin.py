@@ -13,7 +13,7 @@ from django.utils import timezone
 from incentives.models import Account, Ledger, Transaction, Transfer
 from people.models import Token
 from simulations import lifecycle, workers
-from simulations.models import Client, Contribution, Event, Round, Simulation, Status
+from simulations.models import Client, Contribution, Event, Round, Simulation, Status, Worker
 from simulations.tests.cast import claimed, queued, recorded
 
 pytestmark = pytest.mark.django_db
@@ -175,16 +175,35 @@ def test_workers_are_shown_with_what_they_run(root):
     Simulation.objects.filter(pk=second.pk).update(
         owner="far:8:b", lease_expires_at=timezone.now() - timedelta(seconds=1)
     )
-    far, near = workers.at_work()
-    assert (far.host, far.process, far.is_lost) == ("far", "8", True)
+    now = timezone.now()
+    there = {"near:7": 2, "idle:9": 3, "silent:1": 600, "forgotten:1": 3601}  # seconds since it was heard of
+    for name, seconds in there.items():
+        long_ago = now - timedelta(hours=2)
+        Worker.objects.create(name=name, started_at=long_ago, seen_at=now - timedelta(seconds=seconds))
+    far, idle, near, silent = workers.everybody()
+    assert (far.host, far.process, far.started_at, far.is_lost) == ("far", "8", None, True)
+    assert [run.simulation.pk for run in far.runs] == [second.pk]
+    assert (idle.host, idle.is_lost, idle.runs) == ("idle", False, [])
+    assert 3 <= idle.silent_seconds < 60
     assert (near.host, near.is_lost, [run.simulation.pk for run in near.runs]) == ("near", False, [first.pk])
-    assert timezone.now() - near.last_heard < timedelta(seconds=60)
+    assert near.started_at == long_ago
     assert near.runs[0].since is not None
+    assert (silent.host, silent.is_lost) == ("silent", True)
     html = root.get(f"{LIST}workers/").content.decode()
-    for part in ("near", "far", "lost", f"Simulation {first.pk}", "1 simulation in the queue"):
+    for part in ("near", "far", "idle", "nothing now", "lost", f"Simulation {first.pk}", "1 simulation in the queue"):
         assert part in html
     assert f"Simulation {waiting.pk}<" not in html
     assert 'href="/admin/simulations/simulation/workers/"' in root.get(LIST).content.decode()
+
+
+@pytest.mark.database
+def test_many_workers_cost_no_more_queries(root, django_assert_max_num_queries):
+    now = timezone.now()
+    Worker.objects.bulk_create(Worker(name=f"h:{n}", started_at=now, seen_at=now) for n in range(100))
+    for n in range(10):
+        Simulation.objects.filter(pk=claimed().simulation_id).update(owner=f"h:{n}:t")
+    with django_assert_max_num_queries(8):  # session and user, clock, workers, runs, claims, two of the queue
+        assert root.get(f"{LIST}workers/").content.count(b"nothing now") == 90
 
 
 def test_workers_are_for_those_who_may_see_simulations():

@@ -126,6 +126,13 @@ def test_a_list_is_newest_first_and_tells_the_next_page(client):
     assert [record["id"] for record in seen] == made[::-1]
 
 
+@pytest.mark.parametrize("key", ["", "x" * 201, "two words", "caf\xe9", "nul\0"])
+def test_an_idempotency_key_is_of_visible_characters(client, key):
+    answer = post(client, **{"Idempotency-Key": key})
+    assert (answer.status_code, list(answer.json()["errors"])) == (422, ["Idempotency-Key"])
+    assert not Simulation.objects.exists()
+
+
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=1001", "limit=x", "cursor=0", "cursor=9223372036854775808", "status=odd"]
 )

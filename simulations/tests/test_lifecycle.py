@@ -165,3 +165,42 @@ def test_one_key_is_one_simulation():
     first = lifecycle.queue(config(), origin=Origin.API, idempotency_key="k")
     assert lifecycle.queue(config(), origin=Origin.API, idempotency_key="k").pk == first.pk
     assert lifecycle.queue(config(), origin=Origin.API, idempotency_key="l").pk != first.pk
+
+
+def test_lost_runs_go_before_the_queue_and_both_by_age():
+    lost = [claimed() for _ in range(2)]
+    waiting = [queued() for _ in range(2)]
+    well = claimed()
+    for claim in reversed(lost):
+        expire(claim)
+    found = [lifecycle.claim_next().simulation_id for _ in range(4)]
+    assert found == [claim.simulation_id for claim in lost] + [simulation.pk for simulation in waiting]
+    assert lifecycle.claim_next() is None
+    lifecycle.heartbeat(well)
+
+
+def test_a_lost_run_is_found_behind_any_number_of_others():
+    for _ in range(lifecycle.LOOKED_AT + 1):
+        claimed()
+    lost = claimed()
+    for _ in range(lifecycle.LOOKED_AT + 1):
+        queued()
+    expire(lost)
+    assert lifecycle.claim_next().simulation_id == lost.simulation_id
+
+
+def test_a_lease_from_a_clock_that_was_set_back_ends():
+    claim = claimed()
+    Simulation.objects.filter(pk=claim.simulation_id).update(lease_expires_at=timezone.now() + timedelta(hours=1))
+    assert lifecycle.is_lost(Simulation.objects.get(pk=claim.simulation_id))
+    assert lifecycle.claim_next().simulation_id == claim.simulation_id
+
+
+def test_a_look_that_finds_nothing_is_one_query_and_a_heartbeat_another(django_assert_num_queries):
+    here, there = claimed(), claimed()
+    Simulation.objects.filter(pk=there.simulation_id).update(owner="elsewhere:1:token")
+    lifecycle.queue(config(), origin=Origin.SHELL)
+    with django_assert_num_queries(1):
+        assert lifecycle.claim_next() is None
+    with django_assert_num_queries(1):
+        lifecycle.heartbeat(here)

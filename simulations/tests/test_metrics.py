@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from incentives import ledger
 from incentives.chain import Entry
 from incentives.models import Ledger
-from simulations import lifecycle, logs, metrics, stream
-from simulations.models import Event, Simulation
+from simulations import lifecycle, logs, metrics, stream, workers
+from simulations.models import Event, Simulation, Worker
 from simulations.tests.cast import claimed, queued, recorded
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -94,9 +94,21 @@ def test_it_tells_how_long_a_worker_holds_its_run(client):
     assert name not in read(client)
 
 
+def test_it_tells_when_each_worker_was_heard_of(client):
+    workers.arrive()
+    name, now = logs.process_name(), timezone.now()
+    for other, silence in (("elsewhere:1", 600), ("forgotten:1", 4000)):
+        Worker.objects.create(name=other, started_at=now, seen_at=now - timedelta(seconds=silence))
+    found = read(client)
+    assert found["workers"] == 1
+    assert 0 <= found[f"worker_heartbeat_seconds{{{name}}}"] < 15
+    assert 600 <= found["worker_heartbeat_seconds{elsewhere:1}"] < 700
+    assert "worker_heartbeat_seconds{forgotten:1}" not in found
+
+
 def test_it_asks_little_of_the_data_base(client, django_assert_max_num_queries):
-    claimed()
-    with django_assert_max_num_queries(4):
+    claimed(), claimed(), workers.arrive()
+    with django_assert_max_num_queries(6):
         client.get("/metrics")
 
 

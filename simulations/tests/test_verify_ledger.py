@@ -8,6 +8,8 @@ from django.db import connection
 
 from incentives import ledger
 from incentives.models import Account, Ledger, Transaction, Transfer
+from simulations import reversals
+from simulations.management.commands import verify_ledger
 from simulations.tests.cast import recorded
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -94,3 +96,28 @@ def test_it_names_a_cut_tail_though_every_row_of_the_ledger_was_made_to_fit(ungu
     assert code == 1
     assert simulation.ledger.name in text
     assert "transaction 3" in text
+
+
+def test_it_names_a_forged_tail_though_it_is_a_valid_chain():
+    simulation = recorded()
+    gift = ledger.Entry("mint", "client:1", 5_000_000, "reward")
+    ledger.post(simulation.ledger_id, key="gift", transfers=[gift])
+    assert ledger.verify(simulation.ledger).ok
+    assert verify() == (1, f"{simulation.ledger.name}, transaction 4: its simulation's row ends with transaction 3\n")
+    assert verify("--simulation", str(simulation.pk))[0] == 1
+
+
+def test_what_is_posted_while_it_reads_is_not_forged(monkeypatch):
+    """A round that is recorded after the copies were read, and a reversal: both write row and ledger together."""
+    simulation = recorded()
+    newest = simulation.ledger.transactions.order_by("-sequence")
+    real = verify_ledger.verify
+
+    def verified_meanwhile(*arguments):
+        if newest.count() == 3:
+            reversals.reverse(newest[0], "a mistake")
+        return real(*arguments)
+
+    monkeypatch.setattr(verify_ledger, "verify", verified_meanwhile)
+    assert verify()[0] == 0
+    assert newest.count() == 4

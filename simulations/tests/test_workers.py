@@ -17,8 +17,9 @@ from incentives.tests.test_ledger_concurrency import scratch  # noqa: F401  # a 
 from simulations.models import Status
 from simulations.tests.cast import FIELDS, recorded
 
-KILLS = int(os.environ.get("FEDSITE_TEST_KILLS", 15))  # `make chaos` sets more
-SIMULATIONS = max(20, KILLS)
+KILLS = int(os.environ.get("FEDSITE_TEST_KILLS", 30))  # `make chaos` sets more
+SIMULATIONS = 20  # and more where these are done before all kills are
+PAUSE_SECONDS = 2  # at most, between two kills: less than a trainer takes to start
 ZOMBIES = 20
 SEED = int(os.environ.get("FEDSITE_TEST_SEED", 0))
 PATIENCE_SECONDS = 900
@@ -69,6 +70,10 @@ def site(scratch, tmp_path) -> dict[str, str]:  # noqa: F811
     return scratch | {"FEDSITE_CHECKPOINT_DIR": str(tmp_path / "checkpoints"), "FEDSITE_MAX_CONCURRENT": "2"}
 
 
+def unfinished(site: dict[str, str]) -> int:
+    return ask(site, "SELECT count(*) FROM simulations_simulation WHERE status IN ('queued', 'running')")[0][0]
+
+
 def may_die(site: dict[str, str], worker: subprocess.Popen) -> bool:
     """It runs something, and no simulation would be given up for being lost three times in a row."""
     held = ask(site, f"SELECT lost_leases FROM simulations_simulation WHERE owner LIKE '%:{worker.pid}:%'")
@@ -79,17 +84,20 @@ def may_die(site: dict[str, str], worker: subprocess.Popen) -> bool:
 @pytest.mark.database
 def test_twenty_simulations_survive_workers_killed_again_and_again(site):
     queue(site, SIMULATIONS)
-    dice, kills = random.Random(SEED), 0
+    dice, kills, simulations = random.Random(SEED), 0, SIMULATIONS
     workers = [work(site), work(site)]
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
-        while ask(site, "SELECT id FROM simulations_simulation WHERE status IN ('queued', 'running')"):
+        while (left := unfinished(site)) or kills < KILLS:
             assert time.monotonic() < deadline
-            time.sleep(dice.uniform(0, 4))
+            if left < len(workers) and kills < KILLS:
+                queue(site, len(workers))
+                simulations += len(workers)
+            time.sleep(dice.uniform(0, PAUSE_SECONDS))
             victim = dice.randrange(2)
             if kills < KILLS and may_die(site, workers[victim]):
                 target = dice.choice([workers[victim], *servers.descendants(workers[victim])])
-                target.kill()
+                servers.end([target])
                 kills += 1
             if workers[victim].poll() is not None:
                 workers[victim] = work(site)
@@ -98,12 +106,11 @@ def test_twenty_simulations_survive_workers_killed_again_and_again(site):
     undisturbed = recorded()
     found = ask(site, "SELECT status, rounds_done, weights_sha256, ledger_head FROM simulations_simulation")
     expected = (Status.COMPLETED, 3, undisturbed.weights_sha256, undisturbed.ledger_head)
-    assert found == [tuple(map(str, expected[:1])) + expected[1:]] * SIMULATIONS, f"seed {SEED}"
-    assert kills == KILLS, "the simulations were done before all kills were: take fewer"
+    assert found == [tuple(map(str, expected[:1])) + expected[1:]] * simulations, f"seed {SEED}"
     gaps = "SELECT simulation_id FROM simulations_event GROUP BY simulation_id HAVING count(*) <> max(sequence)"
     assert ask(site, gaps) == []
     verified = servers.run_manage("verify_ledger", environment=site)
-    assert f"Verified {SIMULATIONS} ledgers: {3 * SIMULATIONS} transactions" in verified.stdout
+    assert f"Verified {simulations} ledgers: {3 * simulations} transactions" in verified.stdout
 
 
 def until(condition) -> None:

@@ -87,6 +87,7 @@ def test_it_names_a_bad_field(field, value):
         ({"kind": "low_effort", "fraction": 1.5}, "client 1: fraction: 1.5 is not from 0 to 1"),
         ({"kind": "dropout", "probability": -0.5}, "client 1: probability: -0.5 is not from 0 to 1"),
         ({"kind": "dropout", "fraction": 0.5}, "client 1: dropout has no 'fraction'"),
+        ({"kind": "honest", "fraction": 0.5}, "client 1: honest has no 'fraction'"),
     ],
 )
 def test_it_names_what_is_wrong_with_a_behaviour(behaviour, words):

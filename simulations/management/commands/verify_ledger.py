@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -40,7 +41,17 @@ def verified(simulation_id: int | None) -> Iterator[Verification]:
         if not simulations:
             raise CommandError(f"--simulation: there is no simulation {simulation_id}", returncode=2)
         ledgers = ledgers.filter(pk__in=simulations.values("ledger"))
-    # The copies first: what is posted meanwhile only makes a ledger longer than its copy.
+    # The copies first: what is posted meanwhile makes a ledger longer than its copy, and its copy too.
     copies = {row[0]: row[1:] for row in simulations.values_list("ledger_id", "ledger_head", "ledger_length")}
     for ledger in ledgers:
-        yield verify(ledger, copies.get(ledger.pk))
+        found = verify(ledger, copies.get(ledger.pk))
+        yield no_longer(found, ledger.pk) if found.ok and ledger.pk in copies else found
+
+
+def no_longer(found: Verification, ledger_id: int) -> Verification:
+    """Whoever posts to a simulation's ledger writes its row's copy in the same transaction: more is forged."""
+    noted = Simulation.objects.values_list("ledger_length", flat=True).get(ledger=ledger_id)
+    if found.transactions <= noted:
+        return found
+    problem = f"{found.ledger}, transaction {noted + 1}: its simulation's row ends with transaction {noted}"
+    return replace(found, ok=False, problem=problem)
