@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Callable
+from http import HTTPStatus
 from ipaddress import ip_address
 
 from django.conf import settings
@@ -86,3 +87,28 @@ class PlainNotFound:
         if settings.DEBUG and response.status_code == 404 and not request.path.startswith(self.ELSEWHERE):
             return render(request, "404.html", status=404)
         return response
+
+
+class JsonErrors:
+    """What fails under /api/ says so as the API does, also where Django answers before the API is asked."""
+
+    sync_capable, async_capable = True, False
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        is_json = response.get("Content-Type", "").startswith("application/json")
+        if response.status_code < 400 or is_json or not request.path.startswith("/api/"):
+            return response
+        allowed = {"Allow": response["Allow"]} if response.has_header("Allow") else {}
+        return JsonResponse({"detail": _detail(request, response)}, status=response.status_code, headers=allowed)
+
+
+def _detail(request: HttpRequest, response: HttpResponse) -> str:
+    if response.status_code == 404:
+        return f"There is nothing at {request.path}"
+    if response.status_code == 405:
+        return f"{request.method} is not allowed here, only {response['Allow']}"
+    return HTTPStatus(response.status_code).phrase

@@ -170,6 +170,19 @@ def test_what_is_not_there_is_a_404(client, path, number):
     assert number in response.json()["detail"]
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_what_django_refuses_is_told_as_the_api_does(client, settings, debug):
+    settings.DEBUG = debug
+    nothing = client.get("/api/nothing/here/")
+    assert (nothing.status_code, nothing.json()) == (404, {"detail": "There is nothing at /api/nothing/here/"})
+    deleted = client.delete(URL)
+    assert (deleted.status_code, deleted.json()) == (
+        405,
+        {"detail": f"DELETE is not allowed here, only {deleted['Allow']}"},
+    )
+    assert "POST" in deleted["Allow"]
+
+
 def test_it_cancels_resumes_and_clones(client):
     number = queued().pk
     assert post(client, f"{URL}{number}/resume/").status_code == 409
