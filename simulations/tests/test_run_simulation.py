@@ -16,7 +16,7 @@ from simulations.management.commands.run_simulation import Command
 from simulations.models import Simulation
 
 FIELDS = ("--dataset", "digits", "--num-clients", "3", "--num-rounds", "3")
-LONG = ("--dataset", "digits", "--num-clients", "4", "--num-rounds", "40")
+LONG = ("--dataset", "digits", "--num-clients", "4", "--num-rounds", "150")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def begin(site, *arguments) -> subprocess.Popen:
         start_new_session=True,
     )  # fmt: skip
     for line in process.stderr:
-        if line.startswith("Round 3 of 40, loss"):
+        if line.startswith("Round 3 of 150, loss"):
             return process
     raise AssertionError(f"it ended early: {process.communicate()}")
 
