@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,8 @@ os.environ.update(OWN)
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{SCRATCH / 'unused.sqlite3'}")  # PostgreSQL under with_postgres
 for name in DEFAULTS:
     os.environ.pop(name, None)
+# A shell lets what it starts in the background ignore Ctrl-C, and all that it starts would.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from django.conf import settings  # noqa: E402
 
