@@ -16,7 +16,7 @@ import pytest
 from fedsite.tests import machine, servers
 
 if TYPE_CHECKING:
-    from selenium.webdriver import Chrome
+    from fedsite.tests.browsers import Browser
 
 LEFT_OUT = pytest.StashKey[list[str]]()
 
@@ -169,18 +169,10 @@ def nginx(tmp_path: Path) -> Iterator[Callable[..., servers.Proxy]]:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chrome]:
-    """A headless Chromium with a fresh profile; `get_log("browser")` tells of refused scripts and styles."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """See fedsite.tests.browsers."""
+    from fedsite.tests import browsers
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = machine.chromium() or ""
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                 "--disable-background-networking", "--window-size=1280,1000",
-                 f"--user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    driver = browsers.chromium(tmp_path / "profile")
     yield driver
     driver.quit()

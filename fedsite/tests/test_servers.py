@@ -17,7 +17,7 @@ import pytest
 from fedsite.tests import machine, servers
 
 if TYPE_CHECKING:
-    from selenium.webdriver import Chrome
+    from fedsite.tests.browsers import Browser
 
 Start = Callable[..., servers.Server]
 
@@ -75,7 +75,7 @@ def test_it_starts_a_redis(redis_server: str) -> None:
     assert servers.pongs(int(redis_server.rsplit(":", 1)[1].split("/")[0]))
 
 
-def test_it_opens_a_page(browser: Chrome, server: servers.Server) -> None:
+def test_it_opens_a_page(browser: Browser, server: servers.Server) -> None:
     browser.get(f"{server.url}/healthz")
     assert "ok" in browser.page_source
 

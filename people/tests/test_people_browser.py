@@ -9,20 +9,20 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 if TYPE_CHECKING:
-    from selenium.webdriver import Chrome
+    from fedsite.tests.browsers import Browser
 
 MAKE = "from django.contrib.auth.models import User; User.objects.create_user('ada', password='long-enough-9')"
 
 
-def press(browser: Chrome, label: str) -> None:
+def press(browser: Browser, label: str) -> None:
     browser.find_element(By.XPATH, f"//button[contains(., '{label}')]").click()
 
 
-def wait_for(browser: Chrome, address: str) -> None:
+def wait_for(browser: Browser, address: str) -> None:
     WebDriverWait(browser, 30).until(lambda driver: driver.current_url.endswith(address))
 
 
-def test_one_signs_in_makes_a_token_and_a_program_uses_it(start_server, browser: Chrome) -> None:
+def test_one_signs_in_makes_a_token_and_a_program_uses_it(start_server, browser: Browser) -> None:
     site = start_server(FEDSITE_ACCESS="login")
     made = site.manage("shell", "-c", MAKE)
     assert made.returncode == 0, made.stderr
@@ -39,7 +39,7 @@ def test_one_signs_in_makes_a_token_and_a_program_uses_it(start_server, browser:
         started = program.post("/api/simulations/", json={"dataset": "digits", "num_rounds": 1})
         assert (started.status_code, started.json()["owner"]) == (201, "ada")
         browser.get(f"{site.url}/simulations/{started.json()['id']}/")
-        assert "by ada" in browser.page_source
+        WebDriverWait(browser, 30).until(lambda driver: "by ada" in driver.page_source)
         browser.get(f"{site.url}/account/")
         press(browser, "Revoke")
         WebDriverWait(browser, 30).until(lambda driver: "You have none yet" in driver.page_source)
