@@ -1,6 +1,7 @@
 """A trainer as its parent sees it: a child process whose output is a stream of events."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -57,11 +58,17 @@ class Trainer:
 
     def kill(self) -> None:
         if self.process.returncode is None:
-            self.process.kill()
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        """The child and all that it has started, such as a Ray: it leads a group of its own."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left of it
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     async def ended(self) -> str:
         """Wait for the end; how it came, in words."""
         code = await self.process.wait()
+        self._kill_group()
         await self.listener
         if self.last_words and code:
             log.warning("The trainer's last words:\n%s", "\n".join(self.last_words))

@@ -8,6 +8,7 @@ round is recorded: a trainer that ran ahead would clear away the checkpoint that
 import dataclasses
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -60,9 +61,11 @@ def _private_stdout() -> TextIO:
 
 
 def _listen(recorded: threading.Semaphore) -> None:
-    """Count the parent's words, and die with it."""
+    """Count the parent's words, and die with it, and with us whatever we have started."""
     while sys.stdin.readline():
         recorded.release()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

@@ -59,6 +59,7 @@ CHOICES = {
     "none": "not measured",
     "fixed": "fixed",
     "cpu": "CPU",
+    "ray": "a Ray cluster",
 }
 SHORT = CHOICES | {"mlp": "MLP", "2nn": "2NN", "cnn": "CNN", "logistic": "logistic", "iid": "IID", "shapley": "Shapley"}
 SHORT |= {"fedavgm": "FedAvgM", "median": "median"}

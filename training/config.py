@@ -186,8 +186,8 @@ class TrainingConfig:
     )
     seed: int = option(0, "Fixes every random draw", group="Run", minimum=0, maximum=2**32 - 1)
     backend: str = option(
-        "auto", "What runs the local training; the result does not depend on it", group="Run",
-        choices=("auto", "sequential", "batched"),
+        "auto", "What runs the local training, ray on many machines; the result does not depend on it", group="Run",
+        choices=("auto", "sequential", "batched", "ray"),
     )  # fmt: skip
     device: str = option(
         "cpu", "Where tensors live; a GPU only where there is one", group="Run", choices=("cpu", "cuda", "mps")
@@ -208,6 +208,8 @@ class TrainingConfig:
     def _conflicts(self) -> dict[str, str]:
         """Fields that are well formed alone but not together."""
         errors = {}
+        if self.backend == "ray" and self.device != "cpu":
+            errors["device"] = f"ray trains on processors; {self.device} is for the other backends"
         late = [client for client in self.behaviours if client > self.num_clients]
         if late:
             errors["behaviours"] = f"client {late[0]} does not exist; num_clients is {self.num_clients}"

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from training import backends, devices, federation, lines, networks, strategies
 from training import checkpoints as saved
+from training.backends import Backend
 from training.checkpoints import State
 from training.clients import Update
 from training.config import TrainingConfig
@@ -63,12 +64,12 @@ def run(
         raise TrainingError(f"The checkpoint of round {resume.round_number} belongs to another configuration")
     if value is not None and not config.validation_size:
         raise ValueError("validation_size: contributions are measured on held-out examples; there are none")
-    device = devices.device_of(config.device)
+    device, train = devices.device_of(config.device), backends.choose(config.backend)
     federated = federation.gather(config, data)
     yield federation.started(federated)
     federated = devices.placed(federated, device)
     course = Course(
-        federated=federated, sample=sample or uniform(config), value=value, utility=utility,
+        federated=federated, train=train, sample=sample or uniform(config), value=value, utility=utility,
         utility_weights=utility_weights, checkpoints=checkpoints,
     )  # fmt: skip
     state = resume or _untrained(federated, config_sha256)
@@ -83,6 +84,7 @@ class Course:
     """How the rounds of one run go: the arguments of `run` that every round needs."""
 
     federated: Federation
+    train: Backend
     sample: Sample
     value: Value | None
     utility: str
@@ -98,8 +100,7 @@ def play_round(course: Course, state: State, round_number: int) -> Generator[Eve
 
     tasks = federation.tasks(federated, cohort)
     total_examples = sum(len(task.indices) for task in tasks)
-    train = backends.choose(config.backend)
-    arriving = train(federated.network, state.weights, tasks, federated.data, config, round_number)
+    arriving = course.train(federated.network, state.weights, tasks, federated.data, config, round_number)
     reports: list[ClientReport] = []
     updates: Iterable[Update] = _reported(arriving, round_number, reports)
     if course.value is not None or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory

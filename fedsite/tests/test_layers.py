@@ -14,7 +14,7 @@ import pytest
 from fedsite.tests.machine import PROJECT
 
 ROOMS = ("training", "incentives", "people", "simulations", "fedsite", "benchmarks")
-HEAVY = ("torch", "torchvision", "sklearn")
+HEAVY = ("torch", "torchvision", "sklearn", "ray")
 STDLIB = frozenset(sys.stdlib_module_names)
 NUMERIC = frozenset({"numpy", "torch", "torchvision", "sklearn"})
 
@@ -227,6 +227,10 @@ def test_it_computes_without_django() -> None:
 
 def test_it_reads_configurations_without_pytorch() -> None:
     assert loaded(imports(*LIGHT_IMPORTS), (*HEAVY, "numpy", "django")) == []
+
+
+def test_it_loads_nothing_that_a_run_may_not_use() -> None:
+    assert loaded(imports("training.loop", "training.datasets"), ("torchvision", "sklearn", "ray")) == []
 
 
 def test_it_sees_what_a_process_loads() -> None:

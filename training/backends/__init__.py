@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
 
-from training.backends import batched, sequential
+from training.backends import batched, connection, sequential
 from training.clients import Task, Update
 from training.config import TrainingConfig
 from training.datasets import Data
@@ -24,5 +24,12 @@ BACKENDS: dict[str, Backend] = {"sequential": sequential.train, "batched": batch
 
 
 def choose(name: str) -> Backend:
-    """The backend of this name; `auto` is the fastest that fits."""
-    return BACKENDS["batched" if name == "auto" else name]
+    """The backend of this name for one run; `auto` is the fastest that fits on any machine."""
+    return _on_ray() if name == "ray" else BACKENDS["batched" if name == "auto" else name]
+
+
+def _on_ray() -> Backend:
+    connection.connect()
+    from training.backends.cluster import Cluster
+
+    return Cluster().train

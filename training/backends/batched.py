@@ -1,7 +1,8 @@
 """The fast backend: worker threads, each with clients in a stack, or with one client after another.
 
 Chunks of clients are cut by shapes and configuration alone, so what is computed does not depend on the number of
-workers. See training.backends.dense, .convolutional and .generic for who is trained how.
+workers, nor on where they are: training.backends.cluster has whole chunks worked off on other machines, by the same
+plan. See training.backends.dense, .convolutional and .generic for who is trained how.
 """
 
 from __future__ import annotations
@@ -30,6 +31,18 @@ class Trainer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """What decides, of all clients of a round together, how each of them is trained."""
+
+    size: int
+    largest: int  # examples of the client that has most
+
+
+def cohort_of(tasks: Sequence[Task]) -> Cohort:
+    return Cohort(size=len(tasks), largest=max(len(task.indices) for task in tasks))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """How a round is worked off."""
 
@@ -42,6 +55,9 @@ class Plan:
         small, larger = divmod(len(tasks), number)
         ends = [place * small + min(place, larger) for place in range(number + 1)]
         return [tasks[first:end] for first, end in itertools.pairwise(ends)]
+
+
+Answer = Update | TrainingError
 
 
 def train(
@@ -57,26 +73,31 @@ def train(
 
     `workers` is a number of threads, by default one per core. Memory for updates: those of a few chunks.
     """
-    plan = _plan(network, weights.to(data.train_x.device), tasks, data, config)
+    plan = plan_of(network, weights.to(data.train_x.device), cohort_of(tasks), data, config)
     chunks = plan.chunks(tasks)
     tools = [plan.trainer() for _ in range(min(workers or threads.workers_for(data.train_x), len(chunks)))]
 
-    def answers(chunk: Sequence[Task], trainer: Trainer) -> list[Update | TrainingError]:
-        return _answers(chunk, trainer, data, config, round_number)
+    def answered(chunk: Sequence[Task], trainer: Trainer) -> list[Answer]:
+        return answers(chunk, trainer, data, config, round_number)
 
-    for chunk in threads.in_order(answers, chunks, tools):
-        for answer in chunk:
-            if isinstance(answer, TrainingError):
-                raise answer
-            yield answer
+    for chunk in threads.in_order(answered, chunks, tools):
+        yield from updates(chunk)
 
 
-def _plan(network: nn.Module, weights: Tensor, tasks: Sequence[Task], data: Data, config: TrainingConfig) -> Plan:
-    rule, largest = rule_of(config), max(len(task.indices) for task in tasks)
-    batch = min(config.batch_size, largest)
+def updates(answers: Sequence[Answer]) -> Iterator[Update]:
+    """These answers; a TrainingError is raised where it stands."""
+    for answer in answers:
+        if isinstance(answer, TrainingError):
+            raise answer
+        yield answer
+
+
+def plan_of(network: nn.Module, weights: Tensor, cohort: Cohort, data: Data, config: TrainingConfig) -> Plan:
+    """The plan for all clients of a round; the weights [P] are on the device of the data."""
+    rule, batch = rule_of(config), min(config.batch_size, cohort.largest)
     steps = config.local_epochs * len(data.train_y) / config.num_clients / config.batch_size
     if stacked := dense.start(network, weights, rule, data.train_x, steps):
-        size = dense.stack_size(stacked.layers, len(tasks), batch)
+        size = dense.stack_size(stacked.layers, cohort.size, batch)
         return Plan(size=size, trainer=lambda: dense.Stack(stacked, size, batch))
     if convolved := convolutional.start(network, weights, rule, data.train_x):
         return Plan(size=1, trainer=lambda: convolutional.Client(convolved))
@@ -84,21 +105,21 @@ def _plan(network: nn.Module, weights: Tensor, tasks: Sequence[Task], data: Data
     return Plan(size=1, trainer=lambda: generic.Copy(start))
 
 
-def _answers(
+def answers(
     tasks: Sequence[Task], trainer: Trainer, data: Data, config: TrainingConfig, round_number: int
-) -> list[Update | TrainingError]:
-    """What these clients answer; where it fails, up to the one at whom it does, who is named."""
+) -> list[Answer]:
+    """What the clients of a chunk answer; where it fails, up to the one at whom it does, who is named."""
     try:
         return _updates(tasks, trainer, data, config, round_number)
     except Exception as error:
         if len(tasks) == 1:
             return [_failure(tasks[0], round_number, error)]
-    answers: list[Update | TrainingError] = []
+    one_by_one: list[Answer] = []
     for task in tasks:  # one of them it was; each again, alone
-        answers += _answers([task], trainer, data, config, round_number)
-        if isinstance(answers[-1], TrainingError):
+        one_by_one += answers([task], trainer, data, config, round_number)
+        if isinstance(one_by_one[-1], TrainingError):
             break
-    return answers
+    return one_by_one
 
 
 def _failure(task: Task, round_number: int, error: Exception) -> TrainingError:
@@ -110,7 +131,7 @@ def _failure(task: Task, round_number: int, error: Exception) -> TrainingError:
 
 def _updates(
     tasks: Sequence[Task], trainer: Trainer, data: Data, config: TrainingConfig, round_number: int
-) -> list[Update | TrainingError]:
+) -> list[Answer]:
     jobs = [_job(task, data, config, round_number) for task in tasks]
     if working := [each for each in jobs if each is not None]:
         refuse_unknown(torch.cat([each.labels for each in working]), data.info.num_classes)

@@ -229,7 +229,8 @@ def test_it_lets_silent_clients_stand_where_they_are(digits):
 )  # fmt: skip
 def test_it_takes_the_fastest_path_there_is(digits, model, path):
     network = odd_network() if model == "odd" else networks.build(model, digits.info, torch.Generator())
-    plan = batched._plan(network, networks.flatten(network), ragged(9, 9), digits, config_for())
+    cohort = batched.cohort_of(ragged(9, 9))
+    plan = batched.plan_of(network, networks.flatten(network), cohort, digits, config_for())
     assert isinstance(plan.trainer(), path)
 
 
