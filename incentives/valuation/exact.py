@@ -17,7 +17,7 @@ def shapley(game: Game, num_examples: Sequence[int]) -> NDArray[np.float64]:
     """The Shapley value: a player's mean marginal utility over all orders in which the players may arrive.
 
     phi_i = 1/n sum over S without i of [V(S + i) - V(S)] / C(n - 1, |S|) (Shapley 1953, "A value for n-person games",
-    section 5; per round of federated learning: Song et al. 2019, "Profit allocation for federated learning"). The
+    section 3; per round of federated learning: Song et al. 2019, "Profit allocation for federated learning"). The
     values sum to V(N) - V(empty). Cost: 2^n utilities, asked for in one batch. Sums are correctly rounded, so equal
     players get equal values. Raises ValueError beyond 16 players.
     """

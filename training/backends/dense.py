@@ -178,21 +178,29 @@ class _Layer:
 
 class _Part:
     """Some neighbours' part of a stack, for batches of one size. Views, kept, as making them costs as much as using
-    them. Before their first step (`first`) the clients' weights are the global ones, which they then leave."""
+    them. Before their first step (`first`) the clients' weights are the global ones, which they then leave; as these
+    are the same for all, the neighbours' batches pass them as one long batch, which small ones gain most by."""
 
     def __init__(self, stack: Stack, at: slice, width: int, first: bool) -> None:
         clients = at.stop - at.start
+        self.abreast = (1, clients * width) if first else (clients, width)  # batches, and examples in each
         self.values = [room.of(clients, width) for room in stack.values]
+        self.passing = [room.of(*self.abreast) for room in stack.values]  # the same memory
         self.images = self.values[0].flatten(0, 1)
         self.errors = [room.of(clients, width) for room in stack.errors]
+        self.returning = [room.of(*self.abreast) for room in stack.errors]
         self.ones = stack.ones[at, :, :width]
         self.weights = [_Place(layer.weight, at, first) for layer in stack.layers]
         self.biases = [_Place(layer.bias, at, first) for layer in stack.layers]
-        turned = stack.start.turned
-        begin = [weight.expand(clients, -1, -1) for weight in stack.start.forward]
-        now = [each.before if turned else each.before.mT for each in self.weights]
-        self.forward = begin if first else now  # [n, inputs, outputs]
-        self.backward = [each.before.mT if turned else each.before for each in self.weights]  # [n, outputs, inputs]
+        if first:
+            self.forward = [weight[None] for weight in stack.start.forward]  # [batches, inputs, outputs]
+            self.backward = [weight[None] for weight in stack.start.backward]  # [batches, outputs, inputs]
+            self.offsets = [layer.bias.start[None] for layer in stack.layers]  # [batches, 1, outputs]
+            return
+        now = [each.after for each in self.weights]
+        ways = [each.mT for each in now]
+        self.forward, self.backward = (now, ways) if stack.start.turned else (ways, now)
+        self.offsets = [each.after for each in self.biases]
 
 
 class _Place:
@@ -250,20 +258,21 @@ class _Chunk:
             self._step(part, error, at)
 
     def _logits(self, part: _Part) -> Tensor:
-        for depth, (weight, bias) in enumerate(zip(part.forward, part.biases, strict=True)):
-            outputs = torch.baddbmm(bias.before, part.values[depth], weight, out=part.values[depth + 1])
+        for depth, (weight, bias) in enumerate(zip(part.forward, part.offsets, strict=True)):
+            outputs = torch.baddbmm(bias, part.passing[depth], weight, out=part.passing[depth + 1])
             if depth < len(part.forward) - 1:
                 outputs.relu_()
-        return outputs
+        return part.values[-1]
 
     def _errors(self, part: _Part, error: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The last layer with the error of its outputs, and so on down. The one below is worked out before a layer is
         given out, as that may change its weights."""
         for depth in range(len(part.backward) - 1, 0, -1):
-            below = torch.bmm(error, part.backward[depth], out=part.errors[depth - 1])
-            torch.ops.aten.threshold_backward.grad_input(below, part.values[depth], 0, grad_input=below)
+            above, below = error.view(*part.abreast, -1), part.returning[depth - 1]
+            torch.bmm(above, part.backward[depth], out=below)
+            torch.ops.aten.threshold_backward.grad_input(below, part.passing[depth], 0, grad_input=below)
             yield depth, error
-            error = below
+            error = part.errors[depth - 1]
         yield 0, error
 
     def _factors(self, inputs: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:

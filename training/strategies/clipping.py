@@ -16,7 +16,7 @@ from training.strategies.reading import StrategyState, moved, sent
 def centred_clipping(
     weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
 ) -> tuple[Tensor, StrategyState]:
-    """v = v + mean of (x_i - v) min(1, r / |x_i - v|), w = w + v (Karimireddy et al. 2021, section 4).
+    """v = v + mean of (x_i - v) min(1, r / |x_i - v|), w = w + v (centred clipping, Karimireddy et al. 2021).
 
     Keeps v, at first zero: the centre is the step of the round before. One pass over the updates in a round.
     r = clipping_norm, or the median of the updates' norms |x_i|. With a huge r it is the plain mean.
