@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.seeds import torch_generator
+from training.thin import Thin
 
 HONEST: Mapping[str, Any] = MappingProxyType({"kind": "honest"})
 
@@ -34,22 +36,29 @@ class Update:
 
     client: int
     num_examples: int
-    delta: Tensor | None  # float32 [P], new minus old weights; None where nothing was sent
+    sent: Tensor | Thin | None  # float32 [P], new minus old weights; None where nothing was sent
     loss_before: float | None  # mean over the first local batches; None where the client did not train
     loss_after: float | None  # mean over the last local batches, each before its step
     norm: float = field(init=False)  # of the delta, Euclidean; 0.0 where nothing was sent. Whoever trained works it out
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "norm", 0.0 if self.delta is None else _norm(self.delta))
+        object.__setattr__(self, "norm", 0.0 if self.sent is None else _norm(self.sent))
+
+    @cached_property
+    def delta(self) -> Tensor | None:
+        """What was sent, whole."""
+        return self.sent.whole() if isinstance(self.sent, Thin) else self.sent
 
 
-def _norm(delta: Tensor) -> float:
+def _norm(sent: Tensor | Thin) -> float:
     """Infinite only where the delta is: in float64 the square of every finite float32 is finite."""
-    norm = float(torch.linalg.vector_norm(delta))
-    return norm if math.isfinite(norm) else float(torch.linalg.vector_norm(delta, dtype=torch.float64))
+    norm = sent.norm if isinstance(sent, Thin) else float(torch.linalg.vector_norm(sent))
+    if math.isfinite(norm):
+        return norm
+    return float(torch.linalg.vector_norm(sent.whole() if isinstance(sent, Thin) else sent, dtype=torch.float64))
 
 
-def _same(delta: Tensor) -> Tensor:
+def same(delta: Tensor) -> Tensor:
     return delta
 
 
@@ -61,7 +70,7 @@ class Behaviour:
     effort: float = 1.0  # share of its local steps that it takes; at least one
     # (its labels [n], number of classes, its own generator, equal in every round) -> the labels it trains on [n]
     labels: Callable[[Tensor, int, torch.Generator], Tensor] | None = None  # the true ones
-    update: Callable[[Tensor], Tensor] = _same  # delta [P] it found -> delta [P] it sends
+    update: Callable[[Tensor], Tensor] = same  # delta [P] it found -> delta [P] it sends
 
 
 def honest() -> Behaviour:

@@ -201,7 +201,7 @@ def _kept(
     kept = []
     for row, update in zip(deltas, updates, strict=True):
         if update.delta is not None:
-            update = dataclasses.replace(update, delta=row.copy_(update.delta))
+            update = dataclasses.replace(update, sent=row.copy_(update.delta))
         kept.append(update)
         if len(deltas) <= lines.FEW:
             yield lines.client_trained(reports[-1])

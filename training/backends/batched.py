@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from training import threads
 from training.backends import convolutional, dense, generic
 from training.backends.descent import Job, Trained, job, refuse_unknown, rule_of
-from training.clients import Task, Update, work
+from training.clients import Task, Update, same, work
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import TrainingError
+from training.thin import Thin
 
 
 class Trainer(Protocol):
@@ -36,10 +37,14 @@ class Cohort:
 
     size: int
     largest: int  # examples of the client that has most
+    corrected: bool  # whether the gradient of anybody is
 
 
 def cohort_of(tasks: Sequence[Task]) -> Cohort:
-    return Cohort(size=len(tasks), largest=max(len(task.indices) for task in tasks))
+    return Cohort(
+        size=len(tasks), largest=max(len(task.indices) for task in tasks),
+        corrected=any(task.correction is not None for task in tasks),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,9 @@ def plan_of(network: nn.Module, weights: Tensor, cohort: Cohort, data: Data, con
     rule, batch = rule_of(config), min(config.batch_size, cohort.largest)
     steps = config.local_epochs * len(data.train_y) / config.num_clients / config.batch_size
     if stacked := dense.start(network, weights, rule, data.train_x, steps):
-        size = dense.stack_size(stacked.layers, cohort.size, batch)
+        one_step = config.local_epochs == 1 and cohort.largest <= config.batch_size
+        all_thin = one_step and not cohort.corrected and stacked.is_thin(batch)
+        size = dense.stack_size(stacked.layers, cohort.size, batch, all_thin)
         return Plan(size=size, trainer=lambda: dense.Stack(stacked, size, batch))
     if convolved := convolutional.start(network, weights, rule, data.train_x):
         return Plan(size=1, trainer=lambda: convolutional.Client(convolved))
@@ -149,8 +156,16 @@ def _job(task: Task, data: Data, config: TrainingConfig, round_number: int) -> J
 def _update(task: Task, each: Job | None, trained: Trained | None) -> Update:
     num_examples = len(task.indices)
     if each is None or trained is None:
-        return Update(client=task.client, num_examples=num_examples, delta=None, loss_before=None, loss_after=None)
+        return Update(client=task.client, num_examples=num_examples, sent=None, loss_before=None, loss_after=None)
     return Update(
-        client=task.client, num_examples=num_examples, delta=each.work.update(trained.delta).cpu(),
+        client=task.client, num_examples=num_examples, sent=_sent(each, trained),
         loss_before=trained.loss_before, loss_after=trained.loss_after,
     )  # fmt: skip
+
+
+def _sent(each: Job, trained: Trained) -> Tensor | Thin:
+    """What it has found, as its behaviour has it."""
+    found = trained.delta
+    if isinstance(found, Thin):
+        return found if each.work.update is same else each.work.update(found.whole())
+    return each.work.update(found).cpu()

@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training import thin
 from training.backends.descent import Job, Rule, Trained, ends_of, laid_out
 from training.layers import Dense, dense_layers
+from training.thin import Thin
 
 STACK_BYTES = 8 << 20  # a stack's weights, or its activations: in cache, yet few enough calls
 PARTS = 4  # stacks that the smallest cohort is dealt to where it can be, for the cores of most machines
@@ -29,11 +31,14 @@ KEPT = 4  # deltas of stacks that wait to be used again
 ON_THE_SHELF = 2  # references to an array: the shelf's and that of who counts them
 
 
-def stack_size(layers: Sequence[Dense], cohort: int, batch: int) -> int:
-    """Clients in a stack, with so many examples in a batch. From shapes alone, never from the number of workers."""
+def stack_size(layers: Sequence[Dense], cohort: int, batch: int, all_thin: bool = False) -> int:
+    """Clients in a stack, with so many examples in a batch. From shapes alone, never from the number of workers.
+
+    Where all send thin matrices, a stack's weights and deltas are never written, but its activations are copied.
+    """
     widths = layers[0].inputs + 2 * sum(layer.outputs for layer in layers)
     parameters = sum(layer.parameters for layer in layers)
-    fitting = STACK_BYTES // (4 * max(parameters, batch * widths))
+    fitting = STACK_BYTES // (4 * (2 * batch * widths if all_thin else max(parameters, batch * widths)))
     return max(1, min(fitting, -(-cohort // PARTS)))
 
 
@@ -48,6 +53,11 @@ class Start:
     forward: list[Tensor]  # of each layer, [inputs, outputs] and lying so in memory
     backward: list[Tensor]  # of each layer, [outputs, inputs]
     turned: bool  # whether stacks hold their weights as [inputs, outputs]
+
+    def is_thin(self, examples: int) -> bool:
+        """Whether a client that takes one step with so many examples, uncorrected, sends thin matrices."""
+        plain = not self.rule.pull and self.weights.device.type == "cpu"
+        return plain and thin.is_worth_it(self.layers, examples)
 
 
 def start(network: nn.Module, weights: Tensor, rule: Rule, x: Tensor, steps: float) -> Start | None:
@@ -239,6 +249,7 @@ class _Chunk:
         self.examples = laid_out([job.examples for job in jobs], jobs, stack.batch)
         self.labels = laid_out([job.labels for job in jobs], jobs, stack.batch)
         self.deltas = stack.shelf.take(len(jobs))
+        self.found: list[Tensor | Thin] = [*self.deltas]
         self.fixed = self.rule.fixed(weights, [job.task.correction for job in jobs])  # [n, P]
         self.losses = weights.new_zeros(len(jobs), len(jobs[0].widths))
 
@@ -252,7 +263,9 @@ class _Chunk:
         if any(job.tells(step) for job in jobs):
             self.losses[at, step] = -error.gather(2, labels).mean((1, 2))
         error.exp_().scatter_(2, labels, -1.0, reduce="add")  # `width` times the gradient of the mean loss
-        if len(widths) == 1:
+        if len(widths) == 1 and self.fixed is None and self.stack.start.is_thin(widths[0]):
+            self.found[at] = self._thin_step(part, error)
+        elif len(widths) == 1:
             self._only_step(part, error, at)
         else:
             self._step(part, error, at)
@@ -298,6 +311,11 @@ class _Chunk:
         if self.fixed is not None:
             deltas.sub_(self.fixed[at], alpha=self.rule.lr)
 
+    def _thin_step(self, part: _Part, error: Tensor) -> Iterator[Thin]:
+        """As `_only_step`, but the products are left to who needs them."""
+        errors = [each * (-self.rule.lr / error.shape[1]) for _, each in self._errors(part, error)]
+        return thin.of_many(self.stack.start.layers, part.values[:-1], errors[::-1])
+
     def hand_over(self) -> None:
         """New minus old weights of those who took several steps, into their deltas."""
         several = sum(len(job.widths) > 1 for job in self.jobs)
@@ -306,6 +324,6 @@ class _Chunk:
                 torch.sub(parameter.value[:several], parameter.start, out=parameter.of(self.deltas[:several]))
 
     def trained(self) -> Iterator[Trained]:
-        for job, delta, losses in zip(self.jobs, self.deltas, self.losses.tolist(), strict=True):
+        for job, found, losses in zip(self.jobs, self.found, self.losses.tolist(), strict=True):
             before, after = ends_of(losses[: len(job.widths)])
-            yield Trained(delta=delta, loss_before=before, loss_after=after)
+            yield Trained(delta=found, loss_before=before, loss_after=after)

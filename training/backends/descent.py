@@ -12,6 +12,7 @@ from training.backends.sequential import LOSS_BATCHES
 from training.clients import Task, Work
 from training.config import TrainingConfig
 from training.strategies import proximal_mu
+from training.thin import Thin
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +68,7 @@ def laid_out(flat: Sequence[Tensor], jobs: Sequence[Job], batch: int) -> Tensor:
 class Trained:
     """What local SGD did."""
 
-    delta: Tensor  # [P], new minus old weights
+    delta: Tensor | Thin  # [P], new minus old weights
     loss_before: float
     loss_after: float
 

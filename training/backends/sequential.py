@@ -40,7 +40,7 @@ def _update(
     try:
         todo = work(task, data, config, round_number)
         if todo is None:
-            return Update(client=task.client, num_examples=num_examples, delta=None, loss_before=None, loss_after=None)
+            return Update(client=task.client, num_examples=num_examples, sent=None, loss_before=None, loss_after=None)
         networks.load(network, weights)
         before, after = _descend(network, weights, task, todo, data, config)
         delta = todo.update(networks.flatten(network) - weights).cpu()
@@ -48,7 +48,7 @@ def _update(
         cause = f"{type(error).__name__}: {error}"
         text = f"Round {round_number}: the training of client {task.client} failed: {cause}"
         raise TrainingError(text) from error
-    return Update(client=task.client, num_examples=num_examples, delta=delta, loss_before=before, loss_after=after)
+    return Update(client=task.client, num_examples=num_examples, sent=delta, loss_before=before, loss_after=after)
 
 
 def _descend(

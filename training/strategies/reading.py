@@ -12,27 +12,61 @@ from torch import Tensor
 from training.clients import Update
 from training.config import MOST_MALICIOUS, TrainingConfig
 from training.events import TrainingError
+from training.thin import Thin, add_all
 
 # Updates summed in float32 before they join the sum in float64, which costs four times as much: over a thousand small
-# clients it is a third of the round. Eight lose less than weights of float32 can show.
+# clients it is a third of the round. So few lose less than weights of float32 can show.
 TOGETHER = 8
+THIN_TOGETHER = 32  # of those that are thin, in one product
 
 StrategyState = Mapping[str, Tensor]
 
 
 def weighted_mean(updates: Iterable[Update], weights: Tensor, total_examples: int) -> Tensor:
-    """Sum over the cohort of (n_i / n) delta_i, float64 [P]; no more than one update is in memory.
+    """Sum over the cohort of (n_i / n) delta_i, float64 [P]; no more than one update is in memory, or a few thin ones.
 
     A client that sent nothing counts as a zero update at its full weight.
     """
-    total, few = torch.zeros_like(weights, dtype=torch.float64), torch.zeros_like(weights)
-    arrived = ((update.delta, update.num_examples) for update in updates if update.delta is not None)
-    for place, (delta, num_examples) in enumerate(arrived, start=1):
-        few.add_(delta, alpha=num_examples / total_examples)
-        if place % TOGETHER == 0:
-            total.add_(few)
-            few.zero_()
-    return total.add_(few)
+    total = _Sum(weights)
+    for update in updates:
+        share = update.num_examples / total_examples
+        if isinstance(update.sent, Thin):
+            total.add_thin(update.sent, share)
+        elif update.sent is not None:
+            total.add(update.sent, share)
+    return total.value()
+
+
+class _Sum:
+    """In float64, by way of a sum of a few in float32."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.total, self.few = torch.zeros_like(like, dtype=torch.float64), torch.zeros_like(like)
+        self.added = 0
+        self.thin: list[tuple[Thin, float]] = []
+
+    def add(self, delta: Tensor, share: float) -> None:
+        self.few.add_(delta, alpha=share)
+        self.added += 1
+        if self.added == TOGETHER:
+            self._empty()
+
+    def add_thin(self, delta: Thin, share: float) -> None:
+        self.thin.append((delta, share))
+        if len(self.thin) == THIN_TOGETHER:
+            self._empty()
+
+    def value(self) -> Tensor:
+        self._empty()
+        return self.total
+
+    def _empty(self) -> None:
+        if self.thin:
+            add_all(self.few, *zip(*self.thin, strict=True))
+        self.total.add_(self.few)
+        self.few.zero_()
+        self.added = 0
+        self.thin.clear()
 
 
 def sent(updates: Iterable[Update], weights: Tensor) -> list[Tensor]:

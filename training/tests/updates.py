@@ -12,7 +12,7 @@ from training.strategies import STRATEGIES
 
 def update(client: int, num_examples: int, delta: Sequence[float] | None) -> Update:
     sent = None if delta is None else torch.tensor(delta)
-    return Update(client=client, num_examples=num_examples, delta=sent, loss_before=None, loss_after=None)
+    return Update(client=client, num_examples=num_examples, sent=sent, loss_before=None, loss_after=None)
 
 
 def alike(*deltas: Sequence[float] | None) -> list[Update]:
