@@ -1,8 +1,9 @@
 """What it costs to measure contributions: `python -m benchmarks.valuation`.
 
 Ten `mlp` clients, 1,000 samples, all 1,023 non-empty coalitions, batched against one model at a time, in turns in
-one run; then leave-one-out for larger cohorts. MNIST from FEDSITE_DATA_DIR where it is there, else random images of
-its size: the arithmetic is the same. A client's update is one step of gradient descent on examples of its own.
+one run; the same for some coalitions of `cnn` clients; then leave-one-out for larger cohorts. MNIST from
+FEDSITE_DATA_DIR where it is there, else random images of its size: the arithmetic is the same. A client's update is one
+step of gradient descent on examples of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from training.networks import build
 
 SAMPLES = 1000
 PER_CLIENT = 60
-NAIVE_COALITIONS = 128  # timed and scaled to 1,023
 REPEATS = 9
 
 
@@ -39,7 +39,9 @@ def main() -> None:
     torch.set_num_threads(1)
     x, y, source = images()
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {source}, {SAMPLES:,} samples")
-    shapley_of_ten(x, y)
+    everybody = (np.arange(1, 1024)[:, None] >> np.arange(10) & 1).astype(np.bool_)
+    shapley_of_ten("mlp", everybody, 128, x, y)
+    shapley_of_ten("cnn", everybody[::32], 8, x, y)
     for model, num_clients in (("mlp", 100), ("2nn", 100), ("2nn", 1000)):
         leave_one_out(model, num_clients, x, y)
     unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kilobytes
@@ -77,21 +79,20 @@ def a_game(model: str, num_clients: int, x: Tensor, y: Tensor) -> CoalitionGame:
     )  # fmt: skip
 
 
-def shapley_of_ten(x: Tensor, y: Tensor) -> None:
-    game = a_game("mlp", 10, x, y)
-    coalitions = (np.arange(1, 1024)[:, None] >> np.arange(10) & 1).astype(np.bool_)
-    some = coalitions[:: len(coalitions) // NAIVE_COALITIONS][:NAIVE_COALITIONS]
-    scale = len(coalitions) / len(some)
-    batched, one_by_one = [], []
+def shapley_of_ten(model: str, coalitions: NDArray[np.bool_], one_by_one: int, x: Tensor, y: Tensor) -> None:
+    """`one_by_one` of the coalitions are evaluated one model at a time as well, and their time is scaled."""
+    game = a_game(model, 10, x, y)
+    some = coalitions[:: len(coalitions) // one_by_one][:one_by_one]
+    fast, slow = [], []
     for _ in range(REPEATS):
-        batched.append(seconds(lambda: game(coalitions)))
-        one_by_one.append(scale * seconds(lambda: naive(game, some)))
-    fast, slow = statistics.median(batched), statistics.median(one_by_one)
+        fast.append(seconds(lambda: game(coalitions)))
+        slow.append(len(coalitions) / len(some) * seconds(lambda: naive(game, some)))
     apart = np.abs(game(some) - naive(game, some)).max()
-    print(f"mlp, 10 clients, 1,023 coalitions, medians of {REPEATS}:")
-    print(f"  one model at a time  {slow:8.3f} s   ({len(some)} coalitions timed, scaled)")
-    print(f"  batched              {fast:8.3f} s   (best {min(batched):.3f})")
-    print(f"  ratio                {slow / fast:8.1f}     (largest difference {apart:.1e})")
+    print(f"{model}, 10 clients, {len(coalitions):,} coalitions, medians of {REPEATS}:")
+    print(f"  one model at a time  {statistics.median(slow):8.3f} s   ({len(some)} coalitions timed, scaled)")
+    print(f"  batched              {statistics.median(fast):8.3f} s   (best {min(fast):.3f})")
+    ratio = statistics.median(slow) / statistics.median(fast)
+    print(f"  ratio                {ratio:8.1f}     (largest difference {apart:.1e})")
 
 
 def leave_one_out(model: str, num_clients: int, x: Tensor, y: Tensor) -> None:
