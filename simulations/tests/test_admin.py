@@ -124,6 +124,12 @@ def test_a_simulations_page_shows_what_happened(root):
         assert f"/admin/simulations/{kind}/?simulation__id__exact={simulation.pk}" in html
 
 
+@pytest.mark.parametrize("page", ["", "simulations/simulation/", "auth/user/add/"])
+def test_every_page_names_its_icon(root, page):
+    """Or each browser asks for one that is not there."""
+    assert b'rel="icon"' in root.get(f"/admin/{page}").content
+
+
 @pytest.mark.database
 def test_its_links_lead_to_its_rows(root):
     simulation, _ = recorded(), recorded()
