@@ -133,6 +133,8 @@ def _round(claim: Claim, event: events.Round) -> None:
     simulation = Simulation.objects.select_related("ledger").get(pk=claim.simulation_id)
     if event.round_number != simulation.rounds_done + 1:
         raise Diverged(f"round {event.round_number} came after round {simulation.rounds_done}")
+    if simulation.ledger.head != simulation.ledger_head:  # a new copy of the head would hide it
+        raise Diverged("The ledger does not end where this run left it: somebody else has written; run verify_ledger")
     _contributions(_round_row(claim, event), event)
     failpoints.reach("contributions_written")
     _pay(simulation, event)

@@ -96,6 +96,17 @@ def test_a_round_trained_again_is_compared_and_not_paid_again():
     assert state()[1:] == before
 
 
+def test_nothing_is_paid_on_a_chain_that_others_went_on_with():
+    """The new round would make their transaction part of a ledger that verifies."""
+    simulation = recorded(until=happened().index(rounds()[0]) + 1)
+    entry = ledger.Entry(debit="mint", credit="client:1", amount=5, code="gift")
+    ledger.post(simulation.ledger_id, key="not-a-round", transfers=[entry])
+    claim, before = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence), state()
+    with pytest.raises(recorder.Diverged, match="somebody else has written"):
+        recorder.record(claim, rounds()[1])
+    assert state() == before
+
+
 def test_a_run_that_goes_on_does_not_introduce_itself_twice():
     simulation = recorded(until=happened().index(rounds()[0]) + 1)
     claim = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence)
