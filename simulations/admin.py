@@ -15,6 +15,7 @@ from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from incentives.admin import LookOnly
 from simulations import (
     lifecycle,
     reversals,  # noqa: F401  # its admin of transactions takes the ledger's place
@@ -28,22 +29,7 @@ SHOWN = 20  # rows of each kind on a simulation's page; a link leads to all of t
 MOST = 100  # simulations that an action takes at once
 
 
-class ReadOnly:
-    """No adding, changing or deleting, whoever asks."""
-
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class Some(ReadOnly, admin.TabularInline):
+class Some(LookOnly, admin.TabularInline):
     """A few rows, however many there are: the first ones in `ordering`."""
 
     of = "simulation"
@@ -113,7 +99,7 @@ def everything(model: type[Model], label: str, **where: int) -> SafeString:
 
 
 @admin.register(Simulation)
-class SimulationAdmin(ReadOnly, admin.ModelAdmin):
+class SimulationAdmin(LookOnly, admin.ModelAdmin):
     list_display = (
         *("id", "status", "owned_by", "dataset", "num_clients", "num_rounds", "rounds_done", "accuracy"),
         *("paid_microtokens", "origin", "created_at"),
@@ -214,7 +200,7 @@ class SimulationAdmin(ReadOnly, admin.ModelAdmin):
         return TemplateResponse(request, "admin/simulations/simulation/workers.html", context)
 
 
-class OfSimulation(ReadOnly):
+class OfSimulation(LookOnly):
     """Reached from its simulation's page, or by the simulation's number."""
 
     search_help_text = "number of the simulation"
