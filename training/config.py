@@ -186,7 +186,7 @@ class TrainingConfig:
     )
     seed: int = option(0, "Fixes every random draw", group="Run", minimum=0, maximum=2**32 - 1)
     backend: str = option(
-        "auto", "What runs the local training, ray on many machines; the result does not depend on it", group="Run",
+        "auto", "What runs the local training, ray on many machines; results differ in rounding at most", group="Run",
         choices=("auto", "sequential", "batched", "ray"),
     )  # fmt: skip
     device: str = option(
