@@ -100,8 +100,7 @@ def updates(answers: Sequence[Answer]) -> Iterator[Update]:
 def plan_of(network: nn.Module, weights: Tensor, cohort: Cohort, data: Data, config: TrainingConfig) -> Plan:
     """The plan for all clients of a round; the weights [P] are on the device of the data."""
     rule, batch = rule_of(config), min(config.batch_size, cohort.largest)
-    steps = config.local_epochs * len(data.train_y) / config.num_clients / config.batch_size
-    if stacked := dense.start(network, weights, rule, data.train_x, steps):
+    if stacked := dense.start(network, weights, rule, data.train_x):
         one_step = config.local_epochs == 1 and cohort.largest <= config.batch_size
         all_thin = one_step and not cohort.corrected and stacked.is_thin(batch)
         size = dense.stack_size(stacked.layers, cohort.size, batch, all_thin)

@@ -52,7 +52,8 @@ class Client:
         self.velocity.zero_()
         held = self.rule.fixed(self.start.weights, [job.task.correction])
         batches = zip(torch.split(job.examples, [*job.widths]), torch.split(job.labels, [*job.widths]), strict=True)
-        losses = [self._step(*batch, held, job.tells(step)) for step, batch in enumerate(batches)]
+        told = {*job.told}
+        losses = [self._step(*batch, held, step in told) for step, batch in enumerate(batches)]
         before, after = ends_of(losses)
         return Trained(delta=self.weights - self.start.weights, loss_before=before, loss_after=after)
 

@@ -8,27 +8,21 @@ another size may be summed in another order; but who does follows from the confi
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from training import thin
 from training.backends.descent import Job, Rule, Trained, ends_of, laid_out
+from training.backends.memory import Room, Shelf
 from training.layers import Dense, dense_layers
 from training.thin import Thin
 
 STACK_BYTES = 8 << 20  # a stack's weights, or its activations: in cache, yet few enough calls
 PARTS = 4  # stacks that the smallest cohort is dealt to where it can be, for the cores of most machines
-# A product with weights [inputs, outputs] is up to four times as fast as with [outputs, inputs], but turning them
-# around to hand them over costs as much as a few steps.
-MANY_STEPS = 4
-KEPT = 4  # deltas of stacks that wait to be used again
-ON_THE_SHELF = 2  # references to an array: the shelf's and that of who counts them
 
 
 def stack_size(layers: Sequence[Dense], cohort: int, batch: int, all_thin: bool = False) -> int:
@@ -50,9 +44,6 @@ class Start:
     weights: Tensor  # [P]
     rule: Rule
     x: Tensor  # [N, inputs], the whole training set
-    forward: list[Tensor]  # of each layer, [inputs, outputs] and lying so in memory
-    backward: list[Tensor]  # of each layer, [outputs, inputs]
-    turned: bool  # whether stacks hold their weights as [inputs, outputs]
 
     def is_thin(self, examples: int) -> bool:
         """Whether a client that takes one step with so many examples, uncorrected, sends thin matrices."""
@@ -60,30 +51,25 @@ class Start:
         return plain and thin.is_worth_it(self.layers, examples)
 
 
-def start(network: nn.Module, weights: Tensor, rule: Rule, x: Tensor, steps: float) -> Start | None:
-    """The start of a round in which a client takes about so many steps; None where the network is not dense."""
+def start(network: nn.Module, weights: Tensor, rule: Rule, x: Tensor) -> Start | None:
+    """The start of a round; None where the network is not dense."""
     layers = dense_layers(network)
-    if layers is None:
-        return None
-    backward = [weights[layer.weight].view(layer.outputs, layer.inputs) for layer in layers]
-    return Start(
-        layers=layers, weights=weights, rule=rule, x=x.flatten(1), turned=steps > MANY_STEPS,
-        forward=[weight.T.contiguous() for weight in backward], backward=backward,
-    )  # fmt: skip
+    return None if layers is None else Start(layers=layers, weights=weights, rule=rule, x=x.flatten(1))
 
 
 class Stack:
     """A worker's room for so many clients, used again and again: fresh memory costs a page fault every 4 KB."""
 
     def __init__(self, start: Start, clients: int, batch: int) -> None:
-        widths = [start.layers[0].inputs, *(layer.outputs for layer in start.layers)]
         self.start, self.batch = start, batch
-        self.layers = [_Layer.of(start, depth, clients) for depth in range(len(start.layers))]
-        self.values = [_Room(start.weights, clients * batch, width) for width in widths]  # into and out of the layers
-        self.errors = [_Room(start.weights, clients * batch, width) for width in widths[1:-1]]
+        self.weights = [_Parameter.among(clients, start, layer.weight, layer.outputs) for layer in start.layers]
+        self.biases = [_Parameter.among(clients, start, layer.bias, 1) for layer in start.layers]
+        self.values = [Room(start.weights, clients * batch, layer.inputs) for layer in start.layers]
+        self.logits = Room(start.weights, clients * batch, start.layers[-1].outputs)
+        self.errors = [Room(start.weights, clients * batch, layer.outputs) for layer in start.layers]
         self.ones = start.weights.new_ones(clients, 1, batch)
         self.parts: dict[tuple[int, int, int, bool], _Part] = {}
-        self.shelf = _Shelf(start.weights, clients)
+        self.shelf = Shelf(start.weights, clients)
 
     @torch.no_grad()
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
@@ -92,9 +78,8 @@ class Stack:
             return []
         rows = sorted(jobs, key=lambda job: (-len(job.widths), -sum(job.widths)))  # those in step stand together
         chunk = _Chunk(self, rows)
-        for step in range(len(rows[0].widths)):
-            for at in _neighbours(rows, step):
-                chunk.step(at, step)
+        for at, steps in _stretches(rows):
+            chunk.go(at, steps)
         chunk.hand_over()
         trained = dict(zip(map(id, rows), chunk.trained(), strict=True))
         return [trained[id(job)] for job in jobs]
@@ -104,6 +89,17 @@ class Stack:
         if key not in self.parts:
             self.parts[key] = _Part(self, at, width, first)
         return self.parts[key]
+
+
+def _stretches(jobs: Sequence[Job]) -> Iterator[tuple[slice, range]]:
+    """Neighbours, and steps that they take together: with batches of one size, and the first by itself."""
+    steps = range(len(jobs[0].widths))
+    for _, run in groupby(
+        steps, lambda step: (step == 0, [job.widths[step] for job in jobs if len(job.widths) > step])
+    ):
+        together = [*run]
+        for at in _neighbours(jobs, together[0]):
+            yield at, range(together[0], together[-1] + 1)
 
 
 def _neighbours(jobs: Sequence[Job], step: int) -> Iterator[slice]:
@@ -116,39 +112,6 @@ def _neighbours(jobs: Sequence[Job], step: int) -> Iterator[slice]:
         first = last
 
 
-class _Room:
-    """Memory for [clients, examples, width], for as many clients and examples as there are at a time."""
-
-    def __init__(self, like: Tensor, rows: int, width: int) -> None:
-        self.memory = like.new_empty(rows, width)
-
-    def of(self, clients: int, examples: int) -> Tensor:
-        return self.memory[: clients * examples].view(clients, examples, -1)
-
-
-class _Shelf:
-    """Memory for the deltas of a stack, used again once nobody holds any of them any more. Whoever keeps updates just
-    makes the shelf hand out fresh memory."""
-
-    def __init__(self, weights: Tensor, rows: int) -> None:
-        self.weights, self.rows = weights, rows
-        self.kept: list[np.ndarray] = []
-
-    def take(self, rows: int) -> Tensor:
-        """[rows, P], of any value."""
-        if self.weights.device.type != "cpu":
-            return self.weights.new_empty(rows, len(self.weights))
-        return torch.from_numpy(self._free())[:rows]  # which holds the array for as long as there is a view of it
-
-    def _free(self) -> np.ndarray:
-        for place in range(len(self.kept)):
-            if sys.getrefcount(self.kept[place]) == ON_THE_SHELF:
-                return self.kept[place]
-        fresh: np.ndarray = self.weights.new_empty(self.rows, len(self.weights)).numpy()
-        self.kept = [*self.kept, fresh][-KEPT:]
-        return fresh
-
-
 @dataclass(frozen=True, eq=False)
 class _Parameter:
     """A weight or a bias of all clients in a stack."""
@@ -157,60 +120,49 @@ class _Parameter:
     start: Tensor  # [r, c]
     value: Tensor  # [clients, r, c]
     velocity: Tensor  # the same, where there is momentum
-    turned: bool  # whether it lies in the flat weights as [c, r]
+
+    @classmethod
+    def among(cls, clients: int, start: Start, place: slice, rows: int) -> _Parameter:
+        origin = start.weights[place].view(rows, -1)
+        value = origin.new_empty(clients, *origin.shape)
+        return cls(place, origin, value, torch.empty_like(value) if start.rule.momentum else value)
 
     def of(self, flat: Tensor) -> Tensor:
         """Its part of flat [n, P], as [n, r, c]."""
-        rows, columns = self.start.shape
-        part = flat[:, self.place]
-        return part.view(-1, columns, rows).mT if self.turned else part.view(-1, rows, columns)
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A layer of all clients in a stack."""
-
-    weight: _Parameter
-    bias: _Parameter  # [clients, 1, outputs]
-
-    @classmethod
-    def of(cls, start: Start, depth: int, clients: int) -> _Layer:
-        def parameter(place: slice, origin: Tensor, turned: bool) -> _Parameter:
-            value = origin.new_empty(clients, *origin.shape)
-            velocity = torch.empty_like(value) if start.rule.momentum else value
-            return _Parameter(place, origin, value, velocity, turned)
-
-        layer = start.layers[depth]
-        weight = start.forward[depth] if start.turned else start.backward[depth]
-        bias = start.weights[layer.bias][None]
-        return cls(parameter(layer.weight, weight, start.turned), parameter(layer.bias, bias, False))
+        return flat[:, self.place].view(-1, *self.start.shape)
 
 
 class _Part:
     """Some neighbours' part of a stack, for batches of one size. Views, kept, as making them costs as much as using
     them. Before their first step (`first`) the clients' weights are the global ones, which they then leave; as these
-    are the same for all, the neighbours' batches pass them as one long batch, which small ones gain most by."""
+    are the same for all, the neighbours' batches pass them as one long batch, which small ones gain most by.
+
+    Logits lie with the examples innermost: where only ten classes did, vector instructions would be idle.
+    """
 
     def __init__(self, stack: Stack, at: slice, width: int, first: bool) -> None:
         clients = at.stop - at.start
-        self.abreast = (1, clients * width) if first else (clients, width)  # batches, and examples in each
-        self.values = [room.of(clients, width) for room in stack.values]
-        self.passing = [room.of(*self.abreast) for room in stack.values]  # the same memory
-        self.images = self.values[0].flatten(0, 1)
-        self.errors = [room.of(clients, width) for room in stack.errors]
-        self.returning = [room.of(*self.abreast) for room in stack.errors]
-        self.ones = stack.ones[at, :, :width]
-        self.weights = [_Place(layer.weight, at, first) for layer in stack.layers]
-        self.biases = [_Place(layer.bias, at, first) for layer in stack.layers]
-        if first:
-            self.forward = [weight[None] for weight in stack.start.forward]  # [batches, inputs, outputs]
-            self.backward = [weight[None] for weight in stack.start.backward]  # [batches, outputs, inputs]
-            self.offsets = [layer.bias.start[None] for layer in stack.layers]  # [batches, 1, outputs]
-            return
-        now = [each.after for each in self.weights]
-        ways = [each.mT for each in now]
-        self.forward, self.backward = (now, ways) if stack.start.turned else (ways, now)
-        self.offsets = [each.after for each in self.biases]
+        self.width, self.batches, length = width, 1 if first else clients, clients * width if first else width
+        weights = [_Place(weight, at, first) for weight in stack.weights]  # [clients, outputs, inputs]
+        biases = [_Place(bias, at, first) for bias in stack.biases]  # [clients, 1, outputs]
+        matrices, offsets = [each.passed for each in weights], [each.passed for each in biases]
+        self.logits = stack.logits.standing(self.batches, length)  # [batches, classes, length]
+        self.error = stack.errors[-1].standing(self.batches, length)  # of the logits
+        inputs = [room.of(self.batches, length) for room in stack.values]  # [batches, length, inputs] of each layer
+        errors = [room.of(self.batches, length) for room in stack.errors[:-1]]  # of the outputs of all but the last
+        self.images = inputs[0].flatten(0, 1)
+        ways = [matrix.mT for matrix in matrices[:-1]]
+        self.up = [*zip(offsets[:-1], inputs[:-1], ways, inputs[1:], strict=True)]
+        self.top = offsets[-1].mT, matrices[-1], inputs[-1].mT
+        self.down = [*zip([*errors, self.error.mT][1:], matrices[1:], inputs[1:], errors, strict=True)]
+
+        # The same memory client by client: [clients, width, inputs or outputs] of each layer.
+        self.inputs = [room.of(clients, width) for room in stack.values]
+        last = self.error.view(self.batches, -1, clients // self.batches, width).permute(0, 2, 3, 1).flatten(0, 1)
+        self.errors = [*(room.of(clients, width) for room in stack.errors[:-1]), last]
+        ones = stack.ones[at, :, :width]
+        moved = zip(weights, biases, self.inputs, self.errors, strict=True)
+        self.moves = [((weight, error.mT, x), (bias, ones, error)) for weight, bias, x, error in moved]
 
 
 class _Place:
@@ -220,6 +172,7 @@ class _Place:
         self.parameter, self.first = parameter, first
         self.after, self.velocity = parameter.value[at], parameter.velocity[at]
         self.before = parameter.start.expand(len(self.after), -1, -1) if first else self.after
+        self.passed = parameter.start[None] if first else self.after  # as `before`; once, where all have the same
 
     def descend(self, rule: Rule, a: Tensor, b: Tensor, fixed: Tensor | None) -> None:
         """A step by the rule, where a @ b over a's columns is the gradient; `fixed` is [n, r, c]."""
@@ -240,6 +193,9 @@ class _Place:
             self.after.sub_(fixed, alpha=rule.lr)
 
 
+_Moves = Iterable[tuple[_Place, Tensor, Tensor]]  # of which a @ b over a's columns is the gradient
+
+
 class _Chunk:
     """The clients that are in a stack at the moment, those with most batches first."""
 
@@ -253,77 +209,78 @@ class _Chunk:
         self.fixed = self.rule.fixed(weights, [job.task.correction for job in jobs])  # [n, P]
         self.losses = weights.new_zeros(len(jobs), len(jobs[0].widths))
 
-    def step(self, at: slice, step: int) -> None:
-        """One step of these neighbours."""
-        jobs, widths = self.jobs[at], self.jobs[at.start].widths
-        part = self.stack.part(at, widths[step], step == 0)
-        examples, labels = self.examples[at, step, : widths[step]], self.labels[at, step, : widths[step], None]
-        torch.index_select(self.stack.start.x, 0, examples.reshape(-1), out=part.images)
-        error = torch.log_softmax(self._logits(part), 2)
-        if any(job.tells(step) for job in jobs):
-            self.losses[at, step] = -error.gather(2, labels).mean((1, 2))
-        error.exp_().scatter_(2, labels, -1.0, reduce="add")  # `width` times the gradient of the mean loss
-        if len(widths) == 1 and self.fixed is None and self.stack.start.is_thin(widths[0]):
-            self.found[at] = self._thin_step(part, error)
-        elif len(widths) == 1:
-            self._only_step(part, error, at)
+    def go(self, at: slice, steps: range) -> None:
+        """These steps of these neighbours."""
+        jobs, among = self.jobs[at], slice(steps.start, steps.stop)
+        part = self.stack.part(at, jobs[0].widths[steps.start], steps.start == 0)
+        examples, labels = (rows[at, among, : part.width].transpose(0, 1) for rows in (self.examples, self.labels))
+        examples, labels = examples.reshape(len(steps), -1), labels.reshape(len(steps), part.batches, 1, -1)
+        told = {step for job in jobs for step in job.told}
+        for step, places, classes in zip(steps, examples, labels, strict=True):
+            torch.index_select(self.stack.start.x, 0, places, out=part.images)
+            torch.log_softmax(_logits(part), 1, out=part.error)
+            if step in told:
+                self.losses[at, step] = -part.error.gather(1, classes).view(len(jobs), -1).mean(1)
+            part.error.exp_().scatter_(1, classes, -1.0, reduce="add")  # `width` times the gradient of the mean loss
+            self._descend(part, at)
+
+    def _descend(self, part: _Part, at: slice) -> None:
+        if len(self.jobs[at.start].widths) > 1:
+            self._step(part, at)
+        elif self.fixed is None and self.stack.start.is_thin(part.width):
+            self.found[at] = self._thin_step(part)
         else:
-            self._step(part, error, at)
+            self._only_step(part, at)
 
-    def _logits(self, part: _Part) -> Tensor:
-        for depth, (weight, bias) in enumerate(zip(part.forward, part.offsets, strict=True)):
-            outputs = torch.baddbmm(bias, part.passing[depth], weight, out=part.passing[depth + 1])
-            if depth < len(part.forward) - 1:
-                outputs.relu_()
-        return part.values[-1]
+    def _step(self, part: _Part, at: slice) -> None:
+        for moves in _down(part):
+            for place, a, b in moves:
+                place.descend(self.rule, a, b, None if self.fixed is None else place.parameter.of(self.fixed[at]))
 
-    def _errors(self, part: _Part, error: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The last layer with the error of its outputs, and so on down. The one below is worked out before a layer is
-        given out, as that may change its weights."""
-        for depth in range(len(part.backward) - 1, 0, -1):
-            above, below = error.view(*part.abreast, -1), part.returning[depth - 1]
-            torch.bmm(above, part.backward[depth], out=below)
-            torch.ops.aten.threshold_backward.grad_input(below, part.passing[depth], 0, grad_input=below)
-            yield depth, error
-            error = part.errors[depth - 1]
-        yield 0, error
-
-    def _factors(self, inputs: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-        """What multiplies to `width` times the gradient of a weight as it lies in the stack."""
-        return (inputs.mT, error) if self.stack.start.turned else (error.mT, inputs)
-
-    def _step(self, part: _Part, error: Tensor, at: slice) -> None:
-        for depth, each in self._errors(part, error):
-            factors = self._factors(part.values[depth], each)
-            for place, (a, b) in ((part.weights[depth], factors), (part.biases[depth], (part.ones, each))):
-                fixed = None if self.fixed is None else place.parameter.of(self.fixed[at])
-                place.descend(self.rule, a, b, fixed)
-
-    def _only_step(self, part: _Part, error: Tensor, at: slice) -> None:
+    def _only_step(self, part: _Part, at: slice) -> None:
         """The step of those who take no other, straight into their deltas: their weights need not be anywhere."""
-        deltas, alpha = self.deltas[at], -self.rule.lr / error.shape[1]
-        for depth, each in self._errors(part, error):
-            layer = self.stack.layers[depth]
-            layer.weight.of(deltas).baddbmm_(*self._factors(part.values[depth], each), beta=0, alpha=alpha)
-            layer.bias.of(deltas).baddbmm_(part.ones, each, beta=0, alpha=alpha)
+        deltas = self.deltas[at]
+        for moves in _down(part):
+            for place, a, b in moves:
+                place.parameter.of(deltas).baddbmm_(a, b, beta=0, alpha=-self.rule.lr / part.width)
         if self.rule.pull:
             deltas.sub_(self.stack.start.weights, alpha=self.rule.lr * self.rule.pull)
         if self.fixed is not None:
             deltas.sub_(self.fixed[at], alpha=self.rule.lr)
 
-    def _thin_step(self, part: _Part, error: Tensor) -> Iterator[Thin]:
+    def _thin_step(self, part: _Part) -> Iterator[Thin]:
         """As `_only_step`, but the products are left to who needs them."""
-        errors = [each * (-self.rule.lr / error.shape[1]) for _, each in self._errors(part, error)]
-        return thin.of_many(self.stack.start.layers, part.values[:-1], errors[::-1])
+        for _ in _down(part):
+            pass
+        errors = [each * (-self.rule.lr / part.width) for each in part.errors]
+        return thin.of_many(self.stack.start.layers, part.inputs, errors)
 
     def hand_over(self) -> None:
         """New minus old weights of those who took several steps, into their deltas."""
         several = sum(len(job.widths) > 1 for job in self.jobs)
-        for layer in self.stack.layers if several else ():
-            for parameter in (layer.weight, layer.bias):
-                torch.sub(parameter.value[:several], parameter.start, out=parameter.of(self.deltas[:several]))
+        for parameter in (*self.stack.weights, *self.stack.biases) if several else ():
+            torch.sub(parameter.value[:several], parameter.start, out=parameter.of(self.deltas[:several]))
 
     def trained(self) -> Iterator[Trained]:
         for job, found, losses in zip(self.jobs, self.found, self.losses.tolist(), strict=True):
             before, after = ends_of(losses[: len(job.widths)])
             yield Trained(delta=found, loss_before=before, loss_after=after)
+
+
+def _logits(part: _Part) -> Tensor:
+    """[batches, classes, length], of the part's images."""
+    for offset, inputs, matrix, outputs in part.up:
+        torch.baddbmm(offset, inputs, matrix, out=outputs)
+        outputs.relu_()
+    return torch.baddbmm(*part.top, out=part.logits)
+
+
+def _down(part: _Part) -> Iterator[_Moves]:
+    """What moves of each layer, from the last on, when the errors of its outputs are there. Those of the one below are
+    worked out before a layer is given out, as it may then move."""
+    for depth in range(len(part.down), 0, -1):
+        above, matrix, values, below = part.down[depth - 1]
+        torch.bmm(above, matrix, out=below)
+        torch.ops.aten.threshold_backward.grad_input(below, values, 0, grad_input=below)
+        yield part.moves[depth]
+    yield part.moves[0]

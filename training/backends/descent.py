@@ -28,10 +28,12 @@ class Job:
     def widths(self) -> tuple[int, ...]:
         return self.work.widths
 
-    def tells(self, step: int) -> bool:
-        """Whether the loss of this batch is one of those that are reported."""
-        few = _few(len(self.widths))
-        return step < few or step >= len(self.widths) - few
+    @property
+    def told(self) -> tuple[int, ...]:
+        """The batches whose losses are reported."""
+        steps = len(self.widths)
+        few = _few(steps)
+        return (*range(few), *range(steps - few, steps))
 
 
 def job(task: Task, work: Work, device: torch.device) -> Job:
