@@ -21,7 +21,7 @@ from training.backends.memory import Room, Shelf
 from training.layers import Dense, dense_layers
 from training.thin import Thin
 
-STACK_BYTES = 8 << 20  # a stack's weights, or its activations: in cache, yet few enough calls
+STACK_BYTES = 6 << 20  # a stack's weights, or its activations: in cache beside its deltas, yet few enough calls
 PARTS = 4  # stacks that the smallest cohort is dealt to where it can be, for the cores of most machines
 
 
