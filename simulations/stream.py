@@ -151,7 +151,8 @@ async def _frames(simulation: Simulation, after: int, format: Format, place: Pla
 
 async def _follow(simulation: Simulation, after: int, format: Format) -> AsyncIterator[str]:
     until = time.monotonic() + LIFETIME_SECONDS
-    async with feed.watching(simulation.pk, after) as source:
+    # The feed reads what is new. What there is already each viewer reads for himself, as fast as he takes it.
+    async with feed.watching(simulation.pk, max(after, simulation.last_sequence)) as source:
         while not (simulation.is_finished and after >= simulation.last_sequence):
             if time.monotonic() > until:
                 return
