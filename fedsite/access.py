@@ -38,7 +38,9 @@ class LoadBalancers:
 
 
 class AccessMiddleware:
-    """With FEDSITE_ACCESS=login nobody comes in without having signed in. A token says whom its program acts for."""
+    """With FEDSITE_ACCESS=login nobody comes in without having signed in. A token says whom its program acts for.
+
+    For all that count by it, `request.address` says where a request comes from (people.limits)."""
 
     sync_capable, async_capable = True, False
 
@@ -46,6 +48,7 @@ class AccessMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.address = limits.address(request)
         return self.get_response(request)
 
     def process_view(self, request: HttpRequest, view, args, kwargs) -> HttpResponse | None:
@@ -69,7 +72,7 @@ def _program(request: HttpRequest) -> HttpResponse | None:
         return None
     token = tokens.known(secret.strip())
     if token is None:
-        return limited(request, "address", limits.address(request)) or _unknown(
+        return limited(request, "address", request.address) or _unknown(
             "The token is unknown, expired or revoked", 'Bearer error="invalid_token"'
         )
     request.token, request.user = token, token.owner
@@ -89,7 +92,7 @@ def _too_often(request: HttpRequest) -> HttpResponse | None:
         return limited(request, "token", str(token.pk))
     if request.user.is_authenticated:
         return limited(request, "user", str(request.user.pk))
-    return limited(request, "address", limits.address(request))
+    return limited(request, "address", request.address)
 
 
 def limited(request: HttpRequest, kind: str, who: str) -> HttpResponse | None:

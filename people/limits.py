@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from django.conf import settings
@@ -32,12 +33,18 @@ FREE_OF_RESETS = 5  # mails that one address may ask for
 
 
 def address(request: HttpRequest) -> str:
-    """Where a request comes from: behind N proxies of ours, what the outermost of them saw."""
+    """Where a request comes from: behind N proxies of ours, what the outermost of them saw. IPv6 by its /64, since one
+    customer is given as many; an IPv4 address in IPv6's clothes, or with a port, is the same address."""
     seen = request.META.get("REMOTE_ADDR") or ""
     told = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()]
-    if not settings.FEDSITE_PROXIES or not told:
-        return seen
-    return told[-min(settings.FEDSITE_PROXIES, len(told))]
+    if settings.FEDSITE_PROXIES and told:
+        seen = told[-min(settings.FEDSITE_PROXIES, len(told))]
+    for text in (seen, seen.rpartition(":")[0].strip("[]")):
+        with suppress(ValueError):
+            found = ip_address(text)
+            found = getattr(found, "ipv4_mapped", None) or found
+            return str(ip_network((found, 64), strict=False) if found.version == 6 else found)
+    return seen[:64]
 
 
 def seconds_over(who: str, per_minute: int) -> int:

@@ -30,7 +30,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     """Django's own, with a pause that grows with each failure."""
     if request.method != "POST":
         return views.LoginView.as_view()(request)
-    name, address = request.POST.get("username", ""), limits.address(request)
+    name, address = request.POST.get("username", ""), request.address
     if seconds := limits.seconds_to_sign_in(name, address):
         log.warning("Sign-in as %r from %s was slowed down", name[:80], address)
         return _too_soon(request, "registration/login.html", AuthenticationForm(request), seconds)
@@ -116,7 +116,7 @@ def few_mails(view: View) -> View:
 
     @wraps(view)
     def limited(request: HttpRequest) -> HttpResponse:
-        if request.method == "POST" and (seconds := limits.seconds_to_reset(limits.address(request))):
+        if request.method == "POST" and (seconds := limits.seconds_to_reset(request.address)):
             return _too_soon(request, "people/form.html", PasswordResetForm(), seconds, **ASKS_FOR_MAIL)
         return view(request)
 

@@ -24,6 +24,29 @@ def test_so_many_a_minute_are_let_through(monkeypatch):
     assert limits.seconds_over("ada", 3) == 0
 
 
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("10.0.0.9", "10.0.0.9"),
+        ("10.0.0.9:61234", "10.0.0.9"),
+        ("::ffff:10.0.0.9", "10.0.0.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::9]:443", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::9", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unix:", "unix:"),
+        ("x" * 99, "x" * 64),
+        ("", ""),
+    ],
+)
+def test_an_address_is_what_one_customer_has(rf, settings, told, address):
+    assert limits.address(rf.get("/", REMOTE_ADDR=told)) == address
+    settings.FEDSITE_PROXIES = 1
+    if told:
+        assert limits.address(rf.get("/", REMOTE_ADDR="127.0.0.1", HTTP_X_FORWARDED_FOR=f"6.6.6.6, {told}")) == address
+
+
 def test_no_limit_counts_nothing(monkeypatch):
     monkeypatch.setattr(limits, "_count", None)
     assert limits.seconds_over("ada", 0) == 0
