@@ -63,8 +63,12 @@ DEBUG = flag("DEBUG", False)
 SECRET_KEY = os.environ.get("SECRET_KEY", "")
 if not SECRET_KEY:
     raise stop("SECRET_KEY", "a long random text, in the environment or in .env (`make run` writes one)")
+if not DEBUG and (len(SECRET_KEY) < 32 or len(set(SECRET_KEY)) < 8 or SECRET_KEY.startswith("django-insecure-")):
+    # Who guesses it signs sessions and password links. It is not repeated here: it may have been in use.
+    told = f"SECRET_KEY ({len(SECRET_KEY)} characters, {len(set(SECRET_KEY))} different ones)"
+    raise SystemExit(f"{told}: expected a random text of at least 32, such as `openssl rand -base64 48` prints")
 ALLOWED_HOSTS = names("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-CORS_ALLOWED_ORIGINS = origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000")
+CORS_ALLOWED_ORIGINS = origins("CORS_ALLOWED_ORIGINS", "http://localhost:3000" if DEBUG else "")
 CSRF_TRUSTED_ORIGINS = origins("CSRF_TRUSTED_ORIGINS", "")
 CORS_ALLOW_CREDENTIALS = True
 CORS_URLS_REGEX = r"^/api/"

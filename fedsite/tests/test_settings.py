@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import runpy
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,12 @@ NAMES = (
     *("CSRF_TRUSTED_ORIGINS", "EMAIL_URL", "EMAIL_FROM"),
 )
 
+PRODUCTION = {
+    "DEBUG": "0",
+    "SECRET_KEY": "Zk3vP9qLx7TnB2wYc8RmJ5sHd1fGa6uEo4iKtN0QbVWyXzMhUj",
+    "ALLOWED_HOSTS": "fed.example.org",
+}
+
 
 @pytest.fixture
 def bare() -> Iterator[None]:
@@ -31,7 +39,7 @@ def bare() -> Iterator[None]:
     before = dict(os.environ)
     for name in NAMES:
         os.environ.pop(name, None)
-    os.environ["SECRET_KEY"] = "a-secret"
+    os.environ["SECRET_KEY"] = PRODUCTION["SECRET_KEY"]
     yield
     os.environ.clear()
     os.environ.update(before)
@@ -87,13 +95,32 @@ def test_it_names_a_wrong_setting(name: str, value: str, expected: str) -> None:
     assert expected in text
 
 
+@pytest.mark.parametrize(
+    "weak", ["x", "x" * 99, "a-long-random-text", "changeme" * 9, "django-insecure-" + PRODUCTION["SECRET_KEY"]]
+)
+@pytest.mark.usefixtures("bare")
+def test_it_refuses_a_key_that_can_be_guessed_and_does_not_repeat_it(weak: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        settings(SECRET_KEY=weak)
+    assert str(stopped.value).startswith("SECRET_KEY (")
+    assert "expected a random text of at least 32" in str(stopped.value)
+    assert weak == "x" or weak not in str(stopped.value)
+
+
+@pytest.mark.parametrize("size", [16, 24, 32, 48])
+@pytest.mark.usefixtures("bare")
+def test_it_takes_keys_as_they_are_made(size: int) -> None:
+    for key in (secrets.token_hex(size), secrets.token_urlsafe(size * 2), base64.b64encode(os.urandom(48)).decode()):
+        assert settings(SECRET_KEY=key)["SECRET_KEY"] == key
+
+
 @pytest.mark.usefixtures("bare")
 def test_it_has_safe_defaults() -> None:
     given = settings()
     assert given["DEBUG"] is False
     assert given["FEDSITE_ACCESS"] == "login"
     assert given["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
-    assert given["CORS_ALLOWED_ORIGINS"] == ["http://localhost:3000"]
+    assert given["CORS_ALLOWED_ORIGINS"] == []
     assert (given["FEDSITE_DATA_DIR"], given["FEDSITE_CHECKPOINT_DIR"]) == (
         PROJECT / "data",
         PROJECT / "checkpoints",
@@ -108,8 +135,9 @@ def test_it_has_safe_defaults() -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_it_is_open_to_a_developer() -> None:
-    given = settings(DEBUG="1")
+    given = settings(DEBUG="1", SECRET_KEY="x")
     assert given["FEDSITE_ACCESS"] == "open"
+    assert given["CORS_ALLOWED_ORIGINS"] == ["http://localhost:3000"]
     assert given["SESSION_COOKIE_SECURE"] is given["SECURE_SSL_REDIRECT"] is False
     assert given["SECURE_HSTS_SECONDS"] == 0
     assert settings(FEDSITE_ACCESS="login")["FEDSITE_ACCESS"] == "login"
@@ -178,13 +206,6 @@ def test_it_reads_where_mail_goes(url: str, expected: tuple[Any, ...]) -> None:
     names = ("HOST", "PORT", "HOST_USER", "HOST_PASSWORD", "USE_TLS", "USE_SSL")
     assert given["EMAIL_BACKEND"].split(".")[-2] == expected[0]
     assert tuple(given[f"EMAIL_{name}"] for name in names) == expected[1:]
-
-
-PRODUCTION = {
-    "DEBUG": "0",
-    "SECRET_KEY": "Zk3vP9qLx7TnB2wYc8RmJ5sHd1fGa6uEo4iKtN0QbVWyXzMhUj",
-    "ALLOWED_HOSTS": "fed.example.org",
-}
 
 
 @pytest.mark.parametrize("more", [{}, {"FEDSITE_PROXIES": "1", "REDIS_URL": "redis://127.0.0.1:9/0"}])

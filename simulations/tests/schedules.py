@@ -351,6 +351,11 @@ def main(first: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    own = {"SECRET_KEY": "only-for-tests", "DEBUG": "0", "DATABASE_URL": "sqlite://:memory:", "FAILPOINT": ""}
+    own = {
+        "SECRET_KEY": "only-for-tests-only-for-tests-only-for-tests",
+        "DEBUG": "0",
+        "DATABASE_URL": "sqlite://:memory:",
+        "FAILPOINT": "",
+    }
     os.environ.update(own, DJANGO_SETTINGS_MODULE="fedsite.settings", FEDSITE_ENV_FILE=os.devnull)
     main(int(sys.argv[1]), int(sys.argv[2]))
