@@ -4,12 +4,15 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
-from ninja.errors import ValidationError
+from ninja.errors import HttpError, ValidationError
+from ninja.parser import Parser
 
 from fedsite.access import may_write
 from incentives.api import router as incentives
+from simulations import reading
 from simulations.api import router as simulations
 from simulations.lifecycle import Conflict, QueueFull
 from simulations.owners import NotYours
@@ -64,7 +67,14 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key != "anyOf"} | kinds[0] if kinds else schema
 
 
-api = Api(title="fedsite", version="1", description=__doc__, auth=may_write)
+class BodyReader(Parser):
+    """Bodies are read as those of simulations are. ninja hides what is raised here behind an HttpError of its own."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        return reading.value(request.body)
+
+
+api = Api(title="fedsite", version="1", description=__doc__, auth=may_write, parser=BodyReader())
 api.add_router("/simulations/", simulations)
 api.add_router("/incentives/", incentives)
 
@@ -72,6 +82,30 @@ api.add_router("/incentives/", incentives)
 @api.exception_handler(ConfigError)
 def bad_config(request: HttpRequest, error: ConfigError) -> HttpResponse:
     return api.create_response(request, {"detail": str(error), "errors": error.errors}, status=422)
+
+
+@api.exception_handler(reading.Unreadable)
+def unreadable(request: HttpRequest, error: reading.Unreadable) -> HttpResponse:
+    if isinstance(error, reading.NotJson):
+        return api.create_response(request, {"detail": f"The body {error}"}, status=400)
+    named = {error.field or "body": str(error)}
+    detail = "; ".join(f"{name}: {text}" for name, text in named.items())
+    return api.create_response(request, {"detail": detail, "errors": named}, status=422)
+
+
+@api.exception_handler(HttpError)
+def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
+    if isinstance(error.__cause__, reading.Unreadable):
+        return unreadable(request, error.__cause__)
+    return api.create_response(request, {"detail": str(error)}, status=error.status_code)
+
+
+@api.exception_handler(SuspiciousOperation)
+def suspicious(request: HttpRequest, error: SuspiciousOperation) -> HttpResponse:
+    """Django refuses by exceptions, which ninja takes for our faults."""
+    too_large = isinstance(error, RequestDataTooBig)
+    detail = "The body is too large" if too_large else "The request is not what it should be"
+    return api.create_response(request, {"detail": detail}, status=413 if too_large else 400)
 
 
 @api.exception_handler(Conflict)

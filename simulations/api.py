@@ -8,16 +8,16 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from channels.db import database_sync_to_async
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from ninja import Header, Path, Query, Router, Schema
 from ninja import Status as Created
 from ninja.errors import HttpError
 
-from simulations import lifecycle, owners, results, stream
+from simulations import lifecycle, owners, reading, results, stream
 from simulations.config import FIELDS, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
 from simulations.origins import is_foreign
-from training.config import BEHAVIOURS, Parameter
+from training.config import BEHAVIOURS, ConfigError, Parameter
 
 router = Router(tags=["simulations"])
 MOST = 2**63 - 1
@@ -135,11 +135,8 @@ AS_BODY = {"requestBody": {"content": {"application/json": {"schema": CONFIGURAT
 
 
 def body(request: HttpRequest) -> dict[str, Any]:
-    """The request's JSON object; an empty body is an empty object."""
-    try:
-        values = json.loads(request.body or b"{}")
-    except (ValueError, RecursionError):
-        raise HttpError(400, "The body is not JSON") from None
+    """The request's JSON object; an empty body is an empty object. Raises reading.Unreadable."""
+    values = reading.value(request.body or b"{}")
     if not isinstance(values, dict):
         raise HttpError(422, "The body is not a JSON object")
     return values
@@ -240,9 +237,24 @@ async def compatible_stream(request: HttpRequest):
     _refuse_accidents(request)
     if last := request.headers.get("Last-Event-ID"):
         return await _go_on(request, last)
-    config = SimulationConfig.from_dict({name: parsed(value) for name, value in request.GET.items()})
+    config = SimulationConfig.from_dict(_values(request.GET))
     simulation = await database_sync_to_async(_queue)(request, config)
     return stream.streaming(simulation, 0, stream.PLAIN)
+
+
+def _values(query: QueryDict) -> dict[str, Any]:
+    """Fields by name; ConfigError that names what cannot be read, or is given twice."""
+    values, errors = {}, {}
+    for name, given in query.lists():
+        try:
+            values[name] = reading.value_or_text(given[0])
+        except reading.Unreadable as error:
+            errors[name] = str(error)
+        if len(given) > 1:
+            errors[name] = "is given twice"
+    if errors:
+        raise ConfigError(errors)
+    return values
 
 
 def _queue(request: HttpRequest, config: SimulationConfig) -> Simulation:
@@ -262,14 +274,6 @@ async def _go_on(request: HttpRequest, last: str) -> HttpResponse:
     if simulation is None or (simulation.is_finished and int(match[2]) >= simulation.last_sequence):
         return HttpResponse(status=204)
     return stream.streaming(simulation, int(match[2]), stream.PLAIN)
-
-
-def parsed(value: str) -> Any:
-    """JSON where it parses as JSON, else the text itself."""
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 @router.get("/{simulation_id}/", response={200: Result, 404: Problem})

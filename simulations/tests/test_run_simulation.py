@@ -12,7 +12,7 @@ import pytest
 
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
-from simulations.management.commands.run_simulation import Command
+from simulations.management.commands.run_simulation import Command, from_file
 from simulations.models import Simulation
 
 FIELDS = ("--dataset", "digits", "--num-clients", "3", "--num-rounds", "3")
@@ -109,6 +109,10 @@ def test_later_options_win(site, tmp_path):
         (("--config", "/nonexistent.json"), "/nonexistent.json"),
         (("--colour", "red"), "--colour"),
         (("--resume", "1", "--lr", "1"), "--resume"),
+        (("--set", "lr=" + "[" * 3_000), "--set: is nested too deeply"),
+        (("--lr", "[" * 3_000), "--lr: is nested too deeply"),
+        (("--set", "behaviours" + ".a" * 3_000 + "=1"), "is not FIELD=VALUE"),
+        (("--set", 'behaviours={"1": {}, "1": {}}'), "'1' is given twice"),
     ],
 )
 def test_bad_arguments_are_exit_2_and_leave_nothing_behind(db, capsys, arguments, named):
@@ -118,6 +122,21 @@ def test_bad_arguments_are_exit_2_and_leave_nothing_behind(db, capsys, arguments
     assert (ended.value.code, out) == (2, "")
     assert named in errors
     assert not Simulation.objects.exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_file_is_read_as_the_api_reads_the_same_bytes(tmp_path, encoding):
+    """PowerShell writes UTF-16, and byte order marks; what the locale is matters to neither."""
+    (tmp_path / "fields.json").write_text('{"num_rounds": 2}', encoding=encoding)
+    assert from_file(str(tmp_path / "fields.json")) == {"num_rounds": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe\x00", b"\x80", b'{"lr": 1, "lr": 2}', b"[" * 3_000])
+def test_a_file_that_cannot_be_used_is_named(tmp_path, content):
+    (tmp_path / "fields.json").write_bytes(content)
+    for path in (str(tmp_path / "fields.json"), str(tmp_path)):
+        with pytest.raises(ValueError, match=f"^{path}"):
+            from_file(path)
 
 
 def test_what_is_not_there_cannot_go_on(site):

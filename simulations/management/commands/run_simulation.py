@@ -11,8 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from simulations import lifecycle, results, worker
-from simulations.api import parsed
+from simulations import lifecycle, reading, results, worker
 from simulations.config import FIELDS, PRESETS, SimulationConfig
 from simulations.events import Completed, Event, Failed, Round
 from simulations.models import Origin, Simulation, Status
@@ -90,7 +89,7 @@ class Values(argparse.Action):
             elif self.dest == "set":
                 assign(fields, value)
             else:
-                fields[self.dest] = parsed(value)
+                fields[self.dest] = reading.value_or_text(value)
         except ValueError as error:
             parser.error(f"{option}: {error}")
 
@@ -103,11 +102,12 @@ def preset(name: str) -> dict[str, Any]:
 
 def from_file(path: str) -> dict[str, Any]:
     try:
-        values = json.loads(Path(path).read_text())
+        values = reading.value(Path(path).read_bytes())
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    except reading.Unreadable as error:
+        where = f"{error.field}: " if error.field else ""
+        raise ValueError(f"{path}: {where}{error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} does not hold a JSON object")
     return values
@@ -117,13 +117,13 @@ def assign(fields: dict[str, Any], text: str) -> None:
     """behaviours.3.kind=free_rider sets one value inside a field."""
     path, equals, value = text.partition("=")
     *outer, last = path.strip().split(".")
-    if not equals or not last:
-        raise ValueError(f"{text!r} is not FIELD=VALUE")
+    if not equals or not last or len(outer) > reading.MOST_DEPTH:
+        raise ValueError(f"{text[:80]!r} is not FIELD=VALUE")
     for part in outer:
         inner = fields.get(part, {})
         fields[part] = dict(inner) if isinstance(inner, dict) else {}
         fields = fields[part]
-    fields[last] = parsed(value)
+    fields[last] = reading.value_or_text(value)
 
 
 def field_help(name: str) -> str:
