@@ -13,7 +13,11 @@ from fedsite.tests import first_ledger, servers
 from fedsite.tests.machine import PROJECT
 from fedsite.tests.with_postgres import postgres
 
-TAMPER = "from django.db import connection; connection.cursor().execute('UPDATE incentives_transfer SET amount = 1')"
+TAMPER = "from django.db import connection; connection.cursor().execute('UPDATE {}')"
+CHANGES = {
+    "sqlite": ("incentives_transfer SET amount = 1", "incentives_account SET rowid = id + 5000"),
+    "postgresql": ("incentives_transfer SET amount = 1", "incentives_account SET id = id + 5000"),
+}
 POST = (
     "from incentives import ledger; from incentives.chain import Entry; from incentives.models import Ledger; "
     "ledger.post(Ledger.objects.get(name='manual').pk, key='new', transfers=[Entry('mint', 'client:9', 5, 'reward')])"
@@ -43,7 +47,8 @@ def loaded(environment: dict[str, str]) -> dict[str, str]:
 def test_the_first_ledgers_still_verify_and_go_on(old: dict[str, str]) -> None:
     first_ledger.manage(old, "migrate", "-v0")
     assert first_ledger.manage(old, "verify_ledger") == "Verified 4 ledgers: 9 transactions, 24 transfers\n"
-    refused = servers.run_manage("shell", "-v0", "-c", TAMPER, environment=old)
-    assert "append-only" in refused.stderr
+    for change in CHANGES["postgresql" if "DATABASE_URL" in old and "postgres" in old["DATABASE_URL"] else "sqlite"]:
+        refused = servers.run_manage("shell", "-v0", "-c", TAMPER.format(change), environment=old)
+        assert "append-only" in refused.stderr
     first_ledger.manage(old, "shell", "-v0", "-c", POST)
     assert first_ledger.manage(old, "verify_ledger") == "Verified 4 ledgers: 10 transactions, 25 transfers\n"

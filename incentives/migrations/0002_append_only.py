@@ -3,6 +3,10 @@
 Transactions and transfers: no UPDATE, no DELETE. Ledgers and accounts: no DELETE, and an UPDATE of nothing but head, length
 and balance. PostgreSQL: no TRUNCATE of any. SQLite: its INSERT OR REPLACE deletes whatever row is in the way of *any* unique
 key, and fires delete triggers for it only under PRAGMA recursive_triggers; so inserts into an occupied place are refused too.
+And `SET rowid = 7` (or oid, or _rowid_) changes an id without being an UPDATE OF it; so ids are compared as well.
+
+Whoever may change the schema goes round any trigger (DROP TRIGGER, PRAGMA writable_schema; in PostgreSQL the tables' owner
+by DISABLE TRIGGER, a superuser by session_replication_role): that is what the hash chain is for.
 
 SQLite drops a table's triggers when Django rebuilds the table: a later migration that alters one of these tables ends
 with `install`, imported from here. incentives/tests/test_ledger_triggers.py notices if it does not.
@@ -41,6 +45,11 @@ def sqlite_install():
             f"CREATE TRIGGER {trigger} BEFORE {event} ON {table} "
             f"BEGIN SELECT RAISE(ABORT, 'append-only: {event.split()[0]} of {table} refused'); END"
         )
+    for table in STATE:
+        yield (
+            f"CREATE TRIGGER {table}_no_move BEFORE UPDATE ON {table} WHEN NEW.id IS NOT OLD.id "
+            f"BEGIN SELECT RAISE(ABORT, 'append-only: UPDATE of {table} refused'); END"
+        )
     for table, occupied in OCCUPIED.items():
         yield (
             f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "
@@ -57,7 +66,8 @@ def sqlite_install():
 def sqlite_remove():
     for trigger, _, _ in guards():
         yield f"DROP TRIGGER IF EXISTS {trigger}"
-    for table in OCCUPIED:
+    for table in TABLES:
+        yield f"DROP TRIGGER IF EXISTS {table}_no_move"
         yield f"DROP TRIGGER IF EXISTS {table}_no_replace"
     yield "DROP TRIGGER IF EXISTS incentives_transfer_integer"
 
