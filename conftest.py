@@ -36,11 +36,27 @@ OWN = {
     **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE),
     **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
 }
-DEFAULTS = ("ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS", "REDIS_URL", "FEDSITE_ACCESS", "FEDSITE_MAX_CONCURRENT",
-            "FEDSITE_MAX_QUEUED", "FEDSITE_MAX_STREAMS", "FEDSITE_METRICS_TOKEN", "FEDSITE_LOG",
-            "FEDSITE_MAX_PER_USER", "FEDSITE_OTHERS_MAY_LOOK", "FEDSITE_HTTPS", "FEDSITE_PROXIES",
-            "FEDSITE_HSTS_SECONDS", "CSRF_TRUSTED_ORIGINS", "EMAIL_URL", "EMAIL_FROM",
-            "FEDSITE_LEASE_SECONDS", "FAILPOINT")  # fmt: skip
+DEFAULTS = (
+    "ALLOWED_HOSTS",
+    "CORS_ALLOWED_ORIGINS",
+    "REDIS_URL",
+    "FEDSITE_ACCESS",
+    "FEDSITE_MAX_CONCURRENT",
+    "FEDSITE_MAX_QUEUED",
+    "FEDSITE_MAX_STREAMS",
+    "FEDSITE_METRICS_TOKEN",
+    "FEDSITE_LOG",
+    "FEDSITE_MAX_PER_USER",
+    "FEDSITE_OTHERS_MAY_LOOK",
+    "FEDSITE_HTTPS",
+    "FEDSITE_PROXIES",
+    "FEDSITE_HSTS_SECONDS",
+    "CSRF_TRUSTED_ORIGINS",
+    "EMAIL_URL",
+    "EMAIL_FROM",
+    "FEDSITE_LEASE_SECONDS",
+    "FAILPOINT",
+)
 
 os.environ.update(OWN)
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{SCRATCH / 'unused.sqlite3'}")  # PostgreSQL under with_postgres

@@ -55,23 +55,27 @@ class Workload:
 
 WORKLOADS = {
     "W1": Workload(
-        title="100 clients of 600, 10 a round, batch 10, cnn", num_rounds=4,
+        title="100 clients of 600, 10 a round, batch 10, cnn",
+        num_rounds=4,
         fields={"model": "cnn", "num_clients": 100, "fraction_fit": 0.1, "batch_size": 10},
     ),
     "W2": Workload(
-        title="10 clients of 6,000, batch 32, mlp", num_rounds=8,
+        title="10 clients of 6,000, batch 32, mlp",
+        num_rounds=8,
         fields={"model": "mlp", "num_clients": 10, "batch_size": 32},
     ),
     "W3": Workload(
-        title="1,000 clients of 60, 100 a round, batch 20, 2nn", num_rounds=10,
+        title="1,000 clients of 60, 100 a round, batch 20, 2nn",
+        num_rounds=10,
         fields={"model": "2nn", "num_clients": 1000, "fraction_fit": 0.1, "batch_size": 20},
     ),
     "crowd": Workload(
-        title="10,000 clients of 6, 1,000 a round, batch 6, 2nn", num_rounds=6,
+        title="10,000 clients of 6, 1,000 a round, batch 6, 2nn",
+        num_rounds=6,
         fields={"model": "2nn", "num_clients": 10_000, "fraction_fit": 0.1, "batch_size": 6},
         contenders=("batched",),  # to be compared with W3; a message to each client takes minutes
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +141,13 @@ def measured(contender: str, name: str) -> Measured:
     begin = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FLWR_TELEMETRY_ENABLED": "0"}
     process = subprocess.Popen(
-        [sys.executable, "-m", *module], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-m", *module],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     watch = Watch(process.pid)
     output, errors = process.communicate()
     wall_seconds = time.perf_counter() - begin
@@ -249,9 +257,11 @@ def recorded_seconds() -> float:
     """Ten rounds of W3 by the shell command, recorded in a data base of their own, made before."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
-            "DATABASE_URL": f"sqlite:///{folder}/bench.sqlite3", "FEDSITE_CHECKPOINT_DIR": f"{folder}/checkpoints",
-            "SECRET_KEY": "benchmark", "DEBUG": "1",
-        }  # fmt: skip
+            "DATABASE_URL": f"sqlite:///{folder}/bench.sqlite3",
+            "FEDSITE_CHECKPOINT_DIR": f"{folder}/checkpoints",
+            "SECRET_KEY": "benchmark",
+            "DEBUG": "1",
+        }
         manage = [sys.executable, str(ROOT / "manage.py")]
         subprocess.run([*manage, "migrate", "--verbosity", "0"], env=environment, check=True)
         fields = {"dataset": "mnist", "validation_size": 0, "valuation": "none", **WORKLOADS["W3"].fields}

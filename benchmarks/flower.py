@@ -69,13 +69,18 @@ def main(grid: Grid, context: Context) -> None:
     name = sys.argv[1]
     here, config = federated(name), WORKLOADS[name].config
     strategy = FedAvg(
-        fraction_train=config.fraction_fit, fraction_evaluate=0.0,
-        min_train_nodes=config.cohort_size, min_available_nodes=config.num_clients,
-    )  # fmt: skip
+        fraction_train=config.fraction_fit,
+        fraction_evaluate=0.0,
+        min_train_nodes=config.cohort_size,
+        min_available_nodes=config.num_clients,
+    )
     strategy.start(
-        grid=grid, initial_arrays=ArrayRecord(here.network.state_dict()), num_rounds=config.num_rounds,
-        train_config=ConfigRecord({"workload": name}), evaluate_fn=lambda _, arrays: evaluate(here, arrays),
-    )  # fmt: skip
+        grid=grid,
+        initial_arrays=ArrayRecord(here.network.state_dict()),
+        num_rounds=config.num_rounds,
+        train_config=ConfigRecord({"workload": name}),
+        evaluate_fn=lambda _, arrays: evaluate(here, arrays),
+    )
 
 
 def evaluate(here: Federation, arrays: ArrayRecord) -> MetricRecord:

@@ -51,10 +51,19 @@ def told(partition: str, seed: int, data: Data) -> bool:
 
 def published(partition: str, seed: int) -> TrainingConfig:
     return TrainingConfig(
-        dataset="mnist", model="2nn", partition=partition, labels_per_client=2, validation_size=0,
-        num_clients=100, fraction_fit=0.1, batch_size=10, local_epochs=1, lr=0.1,
-        num_rounds=PAPER[partition], seed=seed,
-    )  # fmt: skip
+        dataset="mnist",
+        model="2nn",
+        partition=partition,
+        labels_per_client=2,
+        validation_size=0,
+        num_clients=100,
+        fraction_fit=0.1,
+        batch_size=10,
+        local_epochs=1,
+        lr=0.1,
+        num_rounds=PAPER[partition],
+        seed=seed,
+    )
 
 
 if __name__ == "__main__":

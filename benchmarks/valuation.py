@@ -74,9 +74,17 @@ def a_game(model: str, num_clients: int, x: Tensor, y: Tensor) -> CoalitionGame:
         loss = F.cross_entropy(network(x[own]), y[own])
         delta.copy_(-0.5 * parameters_to_vector(torch.autograd.grad(loss, list(network.parameters()))))
     return CoalitionGame(
-        network, weights, deltas, [PER_CLIENT] * num_clients, PER_CLIENT * num_clients, x[:SAMPLES], y[:SAMPLES],
-        players=tuple(range(1, num_clients + 1)), utility="loss", utility_weights="fixed",
-    )  # fmt: skip
+        network,
+        weights,
+        deltas,
+        [PER_CLIENT] * num_clients,
+        PER_CLIENT * num_clients,
+        x[:SAMPLES],
+        y[:SAMPLES],
+        players=tuple(range(1, num_clients + 1)),
+        utility="loss",
+        utility_weights="fixed",
+    )
 
 
 def shapley_of_ten(model: str, coalitions: NDArray[np.bool_], one_by_one: int, x: Tensor, y: Tensor) -> None:

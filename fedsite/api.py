@@ -13,9 +13,9 @@ from ninja.parser import Parser
 from fedsite.access import may_write
 from incentives.api import router as incentives
 from simulations import reading
-from simulations.api import router as simulations
-from simulations.lifecycle import Conflict, QueueFull
 from simulations.owners import NotYours
+from simulations.running.lifecycle import Conflict, QueueFull
+from simulations.showing.api import router as simulations
 from training.config import ConfigError
 
 PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

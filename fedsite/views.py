@@ -15,8 +15,8 @@ from django.shortcuts import render
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fedsite.migrated import unapplied
-from simulations import bell
-from simulations.metrics import registry
+from simulations.running import bell
+from simulations.showing.metrics import registry
 
 
 def healthz(request: HttpRequest) -> JsonResponse:

@@ -16,13 +16,10 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from incentives.admin import LookOnly
-from simulations import (
-    lifecycle,
-    reversals,  # noqa: F401  # its admin of transactions takes the ledger's place
-    workers,
-)
+from simulations import reversals  # noqa: F401  # its admin of transactions takes the ledger's place
 from simulations.config import SimulationConfig
 from simulations.models import Client, Contribution, Event, Origin, Round, Simulation
+from simulations.running import lifecycle, workers
 from training.config import ConfigError
 
 SHOWN = 20  # rows of each kind on a simulation's page; a link leads to all of them

@@ -21,32 +21,44 @@ class IncentiveConfig:
     """How contributions are measured and paid."""
 
     valuation: str = option(
-        "auto", "How a client's contribution is measured; auto: exact Shapley for dense models and at most 10 clients "
-        "a round, else leave-one-out; none: nothing is measured or paid", group="Incentives",
+        "auto",
+        "How a client's contribution is measured; auto: exact Shapley for dense models and at most 10 clients "
+        "a round, else leave-one-out; none: nothing is measured or paid",
+        group="Incentives",
         choices=("auto", "shapley", "leave_one_out", "loss_improvement", "data_size", "equal", "none"),
-    )  # fmt: skip
+    )
     utility: str = option(
-        "loss", "What a coalition is worth: minus its validation loss, or its validation accuracy", group="Incentives",
+        "loss",
+        "What a coalition is worth: minus its validation loss, or its validation accuracy",
+        group="Incentives",
         choices=("loss", "accuracy"),
-    )  # fmt: skip
+    )
     utility_weights: str = option(
-        "fixed", "Weight of a client in a coalition: its share of the whole cohort's examples (fixed) or of the "
-        "coalition's (renormalised)", group="Incentives", choices=("fixed", "renormalised"),
-    )  # fmt: skip
+        "fixed",
+        "Weight of a client in a coalition: its share of the whole cohort's examples (fixed) or of the "
+        "coalition's (renormalised)",
+        group="Incentives",
+        choices=("fixed", "renormalised"),
+    )
     reward_rule: str = option(
         "proportional", "How the pool is split over contributions", group="Incentives", choices=("proportional",)
     )
     pool: str = option(
-        "improvement", "Tokens to pay in a round: by the drop of validation loss, or the same each round",
-        group="Incentives", choices=("improvement", "fixed"),
-    )  # fmt: skip
+        "improvement",
+        "Tokens to pay in a round: by the drop of validation loss, or the same each round",
+        group="Incentives",
+        choices=("improvement", "fixed"),
+    )
     pool_tokens: float = option(
         10.0, "Tokens a round (fixed pool)", group="Incentives", minimum=0.0, maximum=1_000_000.0
     )
     scaling_factor: float = option(
-        10.0, "Tokens per unit of validation loss that a round gains (improvement pool)", group="Incentives",
-        minimum=0.0, maximum=1_000_000.0,
-    )  # fmt: skip
+        10.0,
+        "Tokens per unit of validation loss that a round gains (improvement pool)",
+        group="Incentives",
+        minimum=0.0,
+        maximum=1_000_000.0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,9 +40,13 @@ class Simulation(models.Model):
     fraction_fit = models.FloatField()
     archived = models.BooleanField(default=False)
     owned_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="simulations",
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="simulations",
         help_text="who started it, signed in or by a token",
-    )  # fmt: skip
+    )
     idempotency_key = models.CharField(max_length=240, null=True, blank=True, unique=True)
     request_sha256 = models.CharField(max_length=64, blank=True, help_text="of the request that the key came with")
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from simulations import views
+from simulations.showing import views
 
 app_name = "simulations"
 urlpatterns = [

@@ -109,24 +109,34 @@ class TrainingConfig:
     """What is trained, by whom, on what. Raises ConfigError that names every bad field at once."""
 
     dataset: str = option(
-        "auto", "Images to learn from; auto takes MNIST where it can be had, else scikit-learn's digits",
-        group="Data", choices=("auto", *DATASETS),
-    )  # fmt: skip
+        "auto",
+        "Images to learn from; auto takes MNIST where it can be had, else scikit-learn's digits",
+        group="Data",
+        choices=("auto", *DATASETS),
+    )
     partition: str = option(
-        "iid", "How the examples are split over the clients", group="Data",
+        "iid",
+        "How the examples are split over the clients",
+        group="Data",
         choices=("iid", "dirichlet", "pathological", "quantity"),
-    )  # fmt: skip
+    )
     alpha: float = option(
-        0.5, "Dirichlet concentration: small values make clients more unlike (dirichlet, quantity)",
-        group="Data", minimum=0.001, maximum=1_000_000.0,
-    )  # fmt: skip
+        0.5,
+        "Dirichlet concentration: small values make clients more unlike (dirichlet, quantity)",
+        group="Data",
+        minimum=0.001,
+        maximum=1_000_000.0,
+    )
     labels_per_client: int = option(
         2, "Sorted shards that each client gets (pathological)", group="Data", minimum=1, maximum=100
     )
     validation_size: int | None = option(
-        None, "Examples that the server holds out to measure contributions; empty: 1,000, or a tenth of a small set",
-        group="Data", minimum=0, maximum=50_000,
-    )  # fmt: skip
+        None,
+        "Examples that the server holds out to measure contributions; empty: 1,000, or a tenth of a small set",
+        group="Data",
+        minimum=0,
+        maximum=50_000,
+    )
     model: str = option("mlp", "The network that the clients train", group="Training", choices=MODELS)
     num_clients: int = option(10, "Data holders that take part", group="Clients", minimum=1, maximum=10_000)
     num_rounds: int = option(10, "Rounds of training", group="Training", minimum=1, maximum=10_000)
@@ -147,36 +157,57 @@ class TrainingConfig:
     momentum: float = option(0.0, "Momentum of local SGD", group="Training", minimum=0.0, below=1.0)
     weight_decay: float = option(0.0, "Weight decay of local SGD", group="Training", minimum=0.0, maximum=1.0)
     strategy: str = option(
-        "fedavg", "How the server joins the updates", group="Training", choices=STRATEGIES,
-    )  # fmt: skip
+        "fedavg",
+        "How the server joins the updates",
+        group="Training",
+        choices=STRATEGIES,
+    )
     proximal_mu: float = option(
-        0.1, "Pull of each local step back to the global weights; 0 is fedavg (fedprox)",
-        group="Training", minimum=0.0, maximum=100.0,
-    )  # fmt: skip
+        0.1,
+        "Pull of each local step back to the global weights; 0 is fedavg (fedprox)",
+        group="Training",
+        minimum=0.0,
+        maximum=100.0,
+    )
     server_lr: float | None = option(
-        None, "Step size of the server; empty: 1 for fedavgm, 0.03 for fedadam (fedavgm, fedadam)",
-        group="Training", above=0.0, maximum=100.0,
-    )  # fmt: skip
+        None,
+        "Step size of the server; empty: 1 for fedavgm, 0.03 for fedadam (fedavgm, fedadam)",
+        group="Training",
+        above=0.0,
+        maximum=100.0,
+    )
     server_momentum: float = option(
-        0.9, "Share of the server's last step that it takes again; 0 is fedavg (fedavgm)",
-        group="Training", minimum=0.0, below=1.0,
-    )  # fmt: skip
+        0.9,
+        "Share of the server's last step that it takes again; 0 is fedavg (fedavgm)",
+        group="Training",
+        minimum=0.0,
+        below=1.0,
+    )
     beta_1: float = option(0.9, "Decay of the mean of past updates (fedadam)", group="Training", minimum=0.0, below=1.0)
     beta_2: float = option(
         0.99, "Decay of the mean of their squares (fedadam)", group="Training", minimum=0.0, below=1.0
     )
     tau: float = option(
-        0.001, "Adaptivity: the larger, the more alike the steps of all weights are to plain ones (fedadam)",
-        group="Training", above=0.0, maximum=1000.0,
-    )  # fmt: skip
+        0.001,
+        "Adaptivity: the larger, the more alike the steps of all weights are to plain ones (fedadam)",
+        group="Training",
+        above=0.0,
+        maximum=1000.0,
+    )
     num_malicious_clients: int | None = option(
-        None, "Clients in a round that the server guards against; empty: a fifth of them (trimmed_mean, multi_krum)",
-        group="Training", minimum=0, maximum=10_000,
-    )  # fmt: skip
+        None,
+        "Clients in a round that the server guards against; empty: a fifth of them (trimmed_mean, multi_krum)",
+        group="Training",
+        minimum=0,
+        maximum=10_000,
+    )
     clipping_norm: float | None = option(
-        None, "Distance from the centre to which updates are cut; empty: the median of their norms (centred_clipping)",
-        group="Training", above=0.0, maximum=1_000_000.0,
-    )  # fmt: skip
+        None,
+        "Distance from the centre to which updates are cut; empty: the median of their norms (centred_clipping)",
+        group="Training",
+        above=0.0,
+        maximum=1_000_000.0,
+    )
     evaluate_every: int = option(
         1,
         "Rounds between two looks at the test set; the last round always",
@@ -186,9 +217,11 @@ class TrainingConfig:
     )
     seed: int = option(0, "Fixes every random draw", group="Run", minimum=0, maximum=2**32 - 1)
     backend: str = option(
-        "auto", "What runs the local training, ray on many machines; results differ in rounding at most", group="Run",
+        "auto",
+        "What runs the local training, ray on many machines; results differ in rounding at most",
+        group="Run",
         choices=("auto", "sequential", "batched", "ray"),
-    )  # fmt: skip
+    )
     device: str = option(
         "cpu", "Where tensors live; a GPU only where there is one", group="Run", choices=("cpu", "cuda", "mps")
     )

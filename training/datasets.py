@@ -82,10 +82,13 @@ def load(name: str, data_dir: Path, limit_seconds: float = DOWNLOAD_SECONDS) -> 
         raise TrainingError(f"{info.label} is not in {data_dir} and could not be downloaded: {error}") from error
     train_x, train_y, test_x, test_y = source.read(info, data_dir)
     return Data(
-        name=name, info=info,
-        train_x=_normalised(train_x, source), train_y=torch.from_numpy(train_y.astype(np.int64)),
-        test_x=_normalised(test_x, source), test_y=torch.from_numpy(test_y.astype(np.int64)),
-    )  # fmt: skip
+        name=name,
+        info=info,
+        train_x=_normalised(train_x, source),
+        train_y=torch.from_numpy(train_y.astype(np.int64)),
+        test_x=_normalised(test_x, source),
+        test_y=torch.from_numpy(test_y.astype(np.int64)),
+    )
 
 
 def _provide(name: str, data_dir: Path, limit_seconds: float) -> Iterator[Log]:
@@ -154,9 +157,11 @@ def _read_cifar10(info: DatasetInfo, data_dir: Path) -> Arrays:
             raise TrainingError(f"{path} is damaged: its checksum is wrong")
     train, test = CIFAR10(data_dir, train=True), CIFAR10(data_dir, train=False)
     return (
-        train.data.transpose(0, 3, 1, 2), np.array(train.targets),
-        test.data.transpose(0, 3, 1, 2), np.array(test.targets),
-    )  # fmt: skip
+        train.data.transpose(0, 3, 1, 2),
+        np.array(train.targets),
+        test.data.transpose(0, 3, 1, 2),
+        np.array(test.targets),
+    )
 
 
 def _read_digits(info: DatasetInfo, data_dir: Path) -> Arrays:
@@ -187,16 +192,22 @@ _CIFAR10_FILES = tuple(
 # Means and deviations to four digits, as commonly quoted; those of MNIST and digits are tested against the images.
 SOURCES: dict[str, Source] = {
     "mnist": Source(
-        mean=(0.1307,), deviation=(0.3081,), read=partial(_read_idx_files, "MNIST/raw"),
+        mean=(0.1307,),
+        deviation=(0.3081,),
+        read=partial(_read_idx_files, "MNIST/raw"),
         wanted=Wanted(label="MNIST", class_name="MNIST", files=_idx_files("MNIST")),
     ),
     "fashion_mnist": Source(
-        mean=(0.2860,), deviation=(0.3530,), read=partial(_read_idx_files, "FashionMNIST/raw"),
+        mean=(0.2860,),
+        deviation=(0.3530,),
+        read=partial(_read_idx_files, "FashionMNIST/raw"),
         wanted=Wanted(label="Fashion-MNIST", class_name="FashionMNIST", files=_idx_files("FashionMNIST")),
     ),
     "cifar10": Source(
-        mean=(0.4914, 0.4822, 0.4465), deviation=(0.2470, 0.2435, 0.2616), read=_read_cifar10,
+        mean=(0.4914, 0.4822, 0.4465),
+        deviation=(0.2470, 0.2435, 0.2616),
+        read=_read_cifar10,
         wanted=Wanted(label="CIFAR-10", class_name="CIFAR10", files=_CIFAR10_FILES),
     ),
     "digits": Source(mean=(0.3052,), deviation=(0.3761,), read=_read_digits, white=16.0),
-}  # fmt: skip
+}

@@ -34,10 +34,15 @@ def placed(federated: Federation, device: torch.device) -> Federation:
 
     data = federated.data
     return dataclasses.replace(
-        federated, network=federated.network.to(device),
-        validation_x=there(federated.validation_x), validation_y=there(federated.validation_y),
+        federated,
+        network=federated.network.to(device),
+        validation_x=there(federated.validation_x),
+        validation_y=there(federated.validation_y),
         data=dataclasses.replace(
-            data, train_x=there(data.train_x), train_y=there(data.train_y),
-            test_x=there(data.test_x), test_y=there(data.test_y),
+            data,
+            train_x=there(data.train_x),
+            train_y=there(data.train_y),
+            test_x=there(data.test_x),
+            test_y=there(data.test_y),
         ),
-    )  # fmt: skip
+    )

@@ -38,9 +38,14 @@ def gather(config: TrainingConfig, data: Data) -> Federation:
     network = networks.build(config.model, data.info, torch_generator(config.seed, "initial_weights"))
     held_out = torch.from_numpy(holdings.validation)
     return Federation(
-        config=config, data=data, holdings=holdings, network=network, untrained=networks.flatten(network),
-        validation_x=data.train_x[held_out], validation_y=data.train_y[held_out],
-    )  # fmt: skip
+        config=config,
+        data=data,
+        holdings=holdings,
+        network=network,
+        untrained=networks.flatten(network),
+        validation_x=data.train_x[held_out],
+        validation_y=data.train_y[held_out],
+    )
 
 
 def tasks(federation: Federation, cohort: Iterable[int]) -> list[Task]:
@@ -69,11 +74,16 @@ def started(federation: Federation) -> Started:
     config, data, untrained = federation.config, federation.data, federation.untrained
     score = test_score(federation, untrained)
     return Started(
-        message=lines.started(config, data, len(untrained)), dataset=data.name, num_parameters=len(untrained),
-        num_validation=len(federation.validation_y), num_test=len(data.test_y),
-        weights_sha256=networks.weights_sha256(untrained), loss=score.loss, accuracy=score.accuracy,
+        message=lines.started(config, data, len(untrained)),
+        dataset=data.name,
+        num_parameters=len(untrained),
+        num_validation=len(federation.validation_y),
+        num_test=len(data.test_y),
+        weights_sha256=networks.weights_sha256(untrained),
+        loss=score.loss,
+        accuracy=score.accuracy,
         clients=tuple(_share(federation, client) for client in range(1, config.num_clients + 1)),
-    )  # fmt: skip
+    )
 
 
 def _share(federation: Federation, client: int) -> ClientShare:

@@ -97,9 +97,12 @@ def _is_convolution(convolution: nn.Module, relu: nn.Module, pool: nn.Module) ->
 def _convolution(module: nn.Module, start: int) -> Convolution:
     assert isinstance(module, nn.Conv2d)
     return Convolution(
-        inputs=module.in_channels, outputs=module.out_channels, kernel=module.kernel_size[0],
-        padding=int(module.padding[0]), start=start,
-    )  # fmt: skip
+        inputs=module.in_channels,
+        outputs=module.out_channels,
+        kernel=module.kernel_size[0],
+        padding=int(module.padding[0]),
+        start=start,
+    )
 
 
 def _shares(network: nn.Sequential) -> bool:

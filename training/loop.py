@@ -69,9 +69,14 @@ def run(
     yield federation.started(federated)
     federated = devices.placed(federated, device)
     course = Course(
-        federated=federated, train=train, sample=sample or uniform(config), value=value, utility=utility,
-        utility_weights=utility_weights, checkpoints=checkpoints,
-    )  # fmt: skip
+        federated=federated,
+        train=train,
+        sample=sample or uniform(config),
+        value=value,
+        utility=utility,
+        utility_weights=utility_weights,
+        checkpoints=checkpoints,
+    )
     state = resume or _untrained(federated, config_sha256)
     for round_number in range(state.round_number + 1, config.num_rounds + 1):
         events = play_round(course, state, round_number)
@@ -125,18 +130,28 @@ def play_round(course: Course, state: State, round_number: int) -> Generator[Eve
     valuated = perf_counter()
 
     after = State(
-        round_number=round_number, weights=weights, strategy_state=strategy_state,
-        validation_loss=validation_loss, config_sha256=state.config_sha256,
-    )  # fmt: skip
+        round_number=round_number,
+        weights=weights,
+        strategy_state=strategy_state,
+        validation_loss=validation_loss,
+        config_sha256=state.config_sha256,
+    )
     yield RoundTrained(
-        round_number=round_number, cohort=cohort, reports=tuple(reports),
-        loss=score.loss if score else None, accuracy=score.accuracy if score else None,
-        previous_validation_loss=state.validation_loss, validation_loss=validation_loss,
+        round_number=round_number,
+        cohort=cohort,
+        reports=tuple(reports),
+        loss=score.loss if score else None,
+        accuracy=score.accuracy if score else None,
+        previous_validation_loss=state.validation_loss,
+        validation_loss=validation_loss,
         weights_sha256=networks.weights_sha256(weights),
         checkpoint_sha256=saved.save(course.checkpoints, after) if course.checkpoints else None,
-        train_seconds=trained - begin, evaluate_seconds=evaluated - trained,
-        valuation_seconds=valuated - evaluated, duration_seconds=perf_counter() - begin, valued=valued,
-    )  # fmt: skip
+        train_seconds=trained - begin,
+        evaluate_seconds=evaluated - trained,
+        valuation_seconds=valuated - evaluated,
+        duration_seconds=perf_counter() - begin,
+        valued=valued,
+    )
     return after
 
 
@@ -160,9 +175,12 @@ def _sampled(sample: Sample, config: TrainingConfig, round_number: int) -> tuple
 
 def _untrained(federated: Federation, config_sha256: str) -> State:
     return State(
-        round_number=0, weights=federated.untrained, strategy_state={},
-        validation_loss=federation.validation_loss(federated, federated.untrained), config_sha256=config_sha256,
-    )  # fmt: skip
+        round_number=0,
+        weights=federated.untrained,
+        strategy_state={},
+        validation_loss=federation.validation_loss(federated, federated.untrained),
+        config_sha256=config_sha256,
+    )
 
 
 def _without_lines(events: Generator[Event, None, State]) -> Generator[Event, None, State]:
@@ -189,9 +207,12 @@ def _reported(updates: Iterator[Update], round_number: int, reports: list[Client
 
 def _report(update: Update) -> ClientReport:
     return ClientReport(
-        client=update.client, num_examples=update.num_examples, loss_before=update.loss_before,
-        loss_after=update.loss_after, update_norm=update.norm,
-    )  # fmt: skip
+        client=update.client,
+        num_examples=update.num_examples,
+        loss_before=update.loss_before,
+        loss_after=update.loss_after,
+        update_norm=update.norm,
+    )
 
 
 def _kept(
@@ -228,8 +249,14 @@ def _game(course: Course, weights: Tensor, deltas: Tensor, cohort: Sequence[int]
     device = federated.data.train_x.device
     players = tuple(client for client, here in zip(cohort, plays, strict=True) if here)
     return CoalitionGame(
-        federated.network, weights.to(device), (deltas if all(plays) else deltas[torch.tensor(plays)]).to(device),
-        [len(clients[player - 1]) for player in players], total_examples,
-        federated.validation_x, federated.validation_y,
-        players=players, utility=course.utility, utility_weights=course.utility_weights,
-    )  # fmt: skip
+        federated.network,
+        weights.to(device),
+        (deltas if all(plays) else deltas[torch.tensor(plays)]).to(device),
+        [len(clients[player - 1]) for player in players],
+        total_examples,
+        federated.validation_x,
+        federated.validation_y,
+        players=players,
+        utility=course.utility,
+        utility_weights=course.utility_weights,
+    )

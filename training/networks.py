@@ -57,11 +57,17 @@ def cnn(info: DatasetInfo) -> nn.Sequential:
     """The CNN of McMahan et al. 2017, section 3: 1,663,370 parameters on MNIST."""
     channels, height, width = info.shape
     return nn.Sequential(
-        nn.Conv2d(channels, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(64 * (height // 4) * (width // 4), 512), nn.ReLU(),
+        nn.Conv2d(channels, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * (height // 4) * (width // 4), 512),
+        nn.ReLU(),
         nn.Linear(512, info.num_classes),
-    )  # fmt: skip
+    )
 
 
 NETWORKS: dict[str, Callable[[DatasetInfo], nn.Sequential]] = {

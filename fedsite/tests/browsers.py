@@ -13,8 +13,14 @@ from fedsite.tests import machine
 
 PATIENCE_SECONDS = 60
 THERE = "return document.readyState === 'complete' && Boolean(document.body?.childNodes.length)"
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--disable-background-networking", "--window-size=1280,1000")  # fmt: skip
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--window-size=1280,1000",
+)
 
 
 class Browser(Chrome):

@@ -16,10 +16,8 @@ PARTS = {
     "nginx": "nginx (no test behind a proxy)",
 }  # and what is done without it
 MNIST_FILES = tuple(
-    f"{part}-{content}-ubyte"
-    for part in ("train", "t10k")
-    for content in ("images-idx3", "labels-idx1")
-)  # fmt: skip
+    f"{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
+)
 BROWSERS = (
     "chromium",
     "chromium-browser",

@@ -121,8 +121,13 @@ def test_a_token_that_may_read_does_not_write(settings, access):
     number, secret = queued().pk, token("read")
     assert ask("GET", URL, secret).status_code == 200
     reward = {"user_id": 1, "previous_metric": 0.5, "current_metric": 0.4}
-    writes = [("POST", URL), ("POST", f"{URL}{number}/cancel/"), ("POST", f"{URL}{number}/archive/"),
-              ("POST", "/api/incentives/reward"), ("GET", f"{URL}stream?num_rounds=1")]  # fmt: skip
+    writes = [
+        ("POST", URL),
+        ("POST", f"{URL}{number}/cancel/"),
+        ("POST", f"{URL}{number}/archive/"),
+        ("POST", "/api/incentives/reward"),
+        ("GET", f"{URL}stream?num_rounds=1"),
+    ]
     for method, path in writes:
         answer = ask(method, path, secret, reward if "reward" in path else {})
         assert (answer.status_code, answer.json()) == (403, {"detail": "This token may read only"})

@@ -20,7 +20,7 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", 409, 422]
 SEED = """
 from django.contrib.auth.models import User
 from people import tokens
-from simulations import lifecycle
+from simulations.running import lifecycle
 from simulations.tests.cast import claimed, queued, recorded
 recorded()
 lifecycle.cancel(queued().pk)

@@ -17,9 +17,9 @@ from django.core.management.base import BaseCommand
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
 from people import tokens
-from simulations import lifecycle
 from simulations.config import FIELDS, PRESETS, SimulationConfig
-from simulations.metrics import SiteCollector
+from simulations.running import lifecycle
+from simulations.showing.metrics import SiteCollector
 from training.config import BEHAVIOURS, Parameter, bounds_text
 
 README = (PROJECT / "README.md").read_text()

@@ -56,10 +56,16 @@ def test_it_shows_the_transfers_of_a_transaction(superuser):
         assert part in text
 
 
-@pytest.mark.parametrize(("model", "word", "found"), [
-    (Ledger, "manual", 1), (Account, "client:1", 2), (Account, "manual", 4), (Transaction, "mistake", 1),
-    (Transaction, "manual", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "word", "found"),
+    [
+        (Ledger, "manual", 1),
+        (Account, "client:1", 2),
+        (Account, "manual", 4),
+        (Transaction, "mistake", 1),
+        (Transaction, "manual", 1),
+    ],
+)
 def test_it_searches(superuser, model, word, found):
     three_rounds()
     pay(ledger.open_ledger("manual"), "k", 1, 1)

@@ -50,12 +50,22 @@ def test_it_lists_transfers_newest_first(api):
     assert rows[0]["recorded_at"].endswith("Z")
 
 
-@pytest.mark.parametrize(("query", "count"), [
-    ({"simulation_id": 1}, 12), ({"simulation_id": 3}, 0), ({"ledger": "manual"}, 3), ({"client": 3}, 1),
-    ({"client": 2}, 4), ({"client": 2, "simulation_id": 1}, 3), ({"account": "mint"}, 5),
-    ({"account": "mint", "ledger": "manual"}, 1), ({"account": "treasury", "client": 1}, 0),
-    ({"ledger": "manual", "simulation_id": 1}, 0), ({"limit": 2}, 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ({"simulation_id": 1}, 12),
+        ({"simulation_id": 3}, 0),
+        ({"ledger": "manual"}, 3),
+        ({"client": 3}, 1),
+        ({"client": 2}, 4),
+        ({"client": 2, "simulation_id": 1}, 3),
+        ({"account": "mint"}, 5),
+        ({"account": "mint", "ledger": "manual"}, 1),
+        ({"account": "treasury", "client": 1}, 0),
+        ({"ledger": "manual", "simulation_id": 1}, 0),
+        ({"limit": 2}, 2),
+    ],
+)
 def test_it_filters_transfers(api, query, count):
     three_rounds()
     pay(ledger.open_ledger("manual"), "k", 1, 1)
@@ -100,20 +110,33 @@ def test_it_tells_the_state_of_the_chains(api):
     without_triggers()
     execute(f"UPDATE incentives_ledger SET length = 3 WHERE id = {second.pk}")
     assert [(row["ledger"], row["ok"]) for row in get(api, "/verify/")] == [
-        ("simulation-2", False), ("simulation-1", True),
-    ]  # fmt: skip
+        ("simulation-2", False),
+        ("simulation-1", True),
+    ]
 
 
-@pytest.mark.parametrize(("path", "query", "named"), [
-    ("/ledger", {"limit": 0}, "limit"), ("/ledger", {"limit": 1001}, "limit"), ("/ledger", {"limit": "x"}, "limit"),
-    ("/ledger", {"cursor": "x"}, "cursor"), ("/ledger", {"cursor": 0}, "cursor"),
-    ("/ledger", {"cursor": "é"}, "cursor"), ("/ledger", {"client": -1}, "client"),
-    ("/ledger", {"client": 2**63}, "client"), ("/ledger", {"simulation_id": 2**63}, "simulation_id"),
-    ("/ledger", {"user_id": 1, "limit": 5}, "limit"), ("/ledger", {"user_id": 2**63}, "user_id"),
-    ("/ledger", {"ledger": "\x00"}, "ledger"), ("/ledger", {"account": "x" * 65}, "account"),
-    ("/ledger", {"user": 1}, "user"), ("/ledger", {"user_id": 1, "x": 1}, "x"),
-    ("/accounts/", {"account": "mint"}, "account"), ("/verify/", {"client": 1}, "client"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "query", "named"),
+    [
+        ("/ledger", {"limit": 0}, "limit"),
+        ("/ledger", {"limit": 1001}, "limit"),
+        ("/ledger", {"limit": "x"}, "limit"),
+        ("/ledger", {"cursor": "x"}, "cursor"),
+        ("/ledger", {"cursor": 0}, "cursor"),
+        ("/ledger", {"cursor": "é"}, "cursor"),
+        ("/ledger", {"client": -1}, "client"),
+        ("/ledger", {"client": 2**63}, "client"),
+        ("/ledger", {"simulation_id": 2**63}, "simulation_id"),
+        ("/ledger", {"user_id": 1, "limit": 5}, "limit"),
+        ("/ledger", {"user_id": 2**63}, "user_id"),
+        ("/ledger", {"ledger": "\x00"}, "ledger"),
+        ("/ledger", {"account": "x" * 65}, "account"),
+        ("/ledger", {"user": 1}, "user"),
+        ("/ledger", {"user_id": 1, "x": 1}, "x"),
+        ("/accounts/", {"account": "mint"}, "account"),
+        ("/verify/", {"client": 1}, "client"),
+    ],
+)
 def test_it_names_a_bad_parameter(api, path, query, named):
     response = api.get(f"{HERE}{path}", query)
     assert response.status_code == 422
@@ -172,15 +195,27 @@ def test_it_posts_nothing_for_no_improvement(api):
     assert Ledger.objects.count() == 0
 
 
-@pytest.mark.parametrize(("wrong", "named"), [
-    ({"user_id": 0}, "user_id"), ({"user_id": 2**63}, "user_id"), ({"user_id": True}, "user_id"),
-    ({"user_id": "1"}, "user_id"), ({"user_id": 1.5}, "user_id"), ({"user_id": None}, "user_id"),
-    ({"previous_metric": "0.5"}, "previous_metric"), ({"previous_metric": True}, "previous_metric"),
-    ({"previous_metric": float("nan")}, "previous_metric"), ({"current_metric": float("-inf")}, "current_metric"),
-    ({"current_metric": 1e7}, "current_metric"), ({"scaling_factor": -1}, "scaling_factor"),
-    ({"scaling_factor": 10**400}, "scaling_factor"), ({"scaling_factor": []}, "scaling_factor"),
-    ({"previous_metric": 1e6, "current_metric": -1e6, "scaling_factor": 1e6}, "scaling_factor"), ({"x": 1}, "x"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"user_id": 0}, "user_id"),
+        ({"user_id": 2**63}, "user_id"),
+        ({"user_id": True}, "user_id"),
+        ({"user_id": "1"}, "user_id"),
+        ({"user_id": 1.5}, "user_id"),
+        ({"user_id": None}, "user_id"),
+        ({"previous_metric": "0.5"}, "previous_metric"),
+        ({"previous_metric": True}, "previous_metric"),
+        ({"previous_metric": float("nan")}, "previous_metric"),
+        ({"current_metric": float("-inf")}, "current_metric"),
+        ({"current_metric": 1e7}, "current_metric"),
+        ({"scaling_factor": -1}, "scaling_factor"),
+        ({"scaling_factor": 10**400}, "scaling_factor"),
+        ({"scaling_factor": []}, "scaling_factor"),
+        ({"previous_metric": 1e6, "current_metric": -1e6, "scaling_factor": 1e6}, "scaling_factor"),
+        ({"x": 1}, "x"),
+    ],
+)
 def test_it_names_a_bad_field_and_posts_nothing(api, wrong, named):
     response = reward(api, REWARD | wrong)
     assert response.status_code == 422

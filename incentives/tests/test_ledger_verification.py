@@ -211,8 +211,10 @@ def test_it_names_the_ledger_among_several():
     execute("UPDATE incentives_ledger SET length = 9 WHERE name = 'simulation-2'")
     found = list(ledger.verify_all())
     assert [(each.ledger, each.ok) for each in found] == [
-        ("simulation-1", True), ("simulation-2", False), ("manual", True),
-    ]  # fmt: skip
+        ("simulation-1", True),
+        ("simulation-2", False),
+        ("manual", True),
+    ]
 
 
 def test_it_reads_a_long_ledger_in_pieces():

@@ -162,8 +162,12 @@ def test_it_refuses_a_negative_scaling_and_too_large_a_pool():
 
 def test_it_makes_a_pool_of_tokens():
     assert [fixed_pool(tokens) for tokens in (10.0, 0.0, 0.1, 1e-7, 9_007_199_254)] == [
-        10_000_000, 0, 100_000, 0, 9_007_199_254_000_000,
-    ]  # fmt: skip
+        10_000_000,
+        0,
+        100_000,
+        0,
+        9_007_199_254_000_000,
+    ]
     for wrong in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="pool_tokens: "):
             fixed_pool(wrong)

@@ -94,13 +94,15 @@ def pack(players: Sequence[int], num_examples: Sequence[int], recorded: Recorded
     width = _width(len(players))
     if len(players) != len(num_examples) or any(len(key) != width for key in table):
         raise ValueError(f"{len(players)} players, {len(num_examples)} numbers of examples: coalitions do not fit")
-    body = b"".join([
-        HEADER.pack(MAGIC, len(players), len(table)),
-        np.array(players, dtype="<i8").tobytes(),
-        np.array(num_examples, dtype="<i8").tobytes(),
-        *table,
-        np.array(list(table.values()), dtype="<f8").tobytes(),
-    ])  # fmt: skip
+    body = b"".join(
+        [
+            HEADER.pack(MAGIC, len(players), len(table)),
+            np.array(players, dtype="<i8").tobytes(),
+            np.array(num_examples, dtype="<i8").tobytes(),
+            *table,
+            np.array(list(table.values()), dtype="<f8").tobytes(),
+        ]
+    )
     return body + hashlib.sha256(body).digest()
 
 

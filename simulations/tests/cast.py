@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from simulations import lifecycle, worker
 from simulations.config import SimulationConfig
-from simulations.engine import simulate
-from simulations.events import Event, Round
 from simulations.models import Origin, Simulation
-from simulations.recorder import Claim
+from simulations.running import lifecycle, worker
+from simulations.running.engine import simulate
+from simulations.running.events import Event, Round
+from simulations.running.recorder import Claim
 
 NOWHERE = Path("/nonexistent")  # digits come with scikit-learn
 FIELDS = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from django.test.html import Element, parse_html
 
-from simulations.fragments import LOG_LINES
+from simulations.showing.fragments import LOG_LINES
 
 
 def elements(element: Element) -> Iterator[Element]:

@@ -93,7 +93,7 @@ class World:
 def worker(world: World) -> Pause:
     from django.db import OperationalError
 
-    from simulations import lifecycle
+    from simulations.running import lifecycle
 
     while True:
         try:
@@ -108,9 +108,9 @@ def worker(world: World) -> Pause:
 
 def run(world: World, claim: Any) -> Pause:
     """As worker.run does it."""
-    from simulations import lifecycle, recorder
-    from simulations import worker as real
-    from simulations.events import Completed, Log
+    from simulations.running import lifecycle, recorder
+    from simulations.running import worker as real
+    from simulations.running.events import Completed, Log
 
     try:
         number = yield from insist(world, recorder.held, claim)
@@ -133,7 +133,7 @@ def run(world: World, claim: Any) -> Pause:
 def release(world: World, claim: Any) -> None:
     from django.db import OperationalError
 
-    from simulations import lifecycle, recorder
+    from simulations.running import lifecycle, recorder
 
     with suppress(OperationalError, recorder.StaleClaim):
         world.ask(lifecycle.release, claim)
@@ -151,7 +151,7 @@ def insist(world: World, call: Callable[..., Any], *arguments: Any) -> Pause:
 
 def training(world: World, claim: Any, seconds: float) -> Pause:
     """Time passes, and the lease is renewed meanwhile."""
-    from simulations import lifecycle
+    from simulations.running import lifecycle
 
     while seconds >= 2.0:
         yield 1.0
@@ -162,7 +162,7 @@ def training(world: World, claim: Any, seconds: float) -> Pause:
 
 def trainer(world: World, simulation_id: int, assignment: Any) -> Iterator[Any]:
     """What a trainer with this assignment would say: from the newest whole checkpoint on."""
-    from simulations.events import Round
+    from simulations.running.events import Round
 
     whole = (n for n, sha256 in assignment.checkpoints if world.checkpoints.get((simulation_id, n)) == sha256)
     begin, current = next(whole, 0), 1
@@ -189,8 +189,8 @@ def save(world: World, simulation_id: int, event: Any) -> None:
 @cache
 def played() -> tuple[Any, ...]:
     """A run that happened, with one line a round."""
-    from simulations.engine import simulate
-    from simulations.events import Round
+    from simulations.running.engine import simulate
+    from simulations.running.events import Round
     from simulations.tests.cast import NOWHERE, config
 
     happened = simulate(config(**SMALL), data_dir=NOWHERE)
@@ -201,8 +201,8 @@ def played() -> tuple[Any, ...]:
 
 def user(world: World) -> Pause:
     """Cancels now and then, and wants everything to be done at the end."""
-    from simulations import lifecycle
     from simulations.models import Simulation, Status
+    from simulations.running import lifecycle
 
     while simulations := list(Simulation.objects.exclude(status=Status.COMPLETED).order_by("id")):
         for simulation in simulations:
@@ -249,7 +249,7 @@ def faults(world: World) -> Iterator[None]:
     """The world's clock and its deaths in place of real ones; the data base as it was before, afterwards."""
     from django.db import transaction
 
-    from simulations import bell, lifecycle
+    from simulations.running import bell, lifecycle
     from training import failpoints
 
     with ExitStack() as stack:
@@ -306,8 +306,8 @@ def outcome(simulation: Any) -> tuple[Any, ...]:
 def undisturbed() -> tuple[Any, ...]:
     from django.db import transaction
 
-    from simulations import worker as real
     from simulations.models import Simulation
+    from simulations.running import worker as real
     from simulations.tests.cast import claimed, queued
 
     with transaction.atomic():

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from incentives.models import Account, Ledger, Transaction, Transfer
 from people.models import Token
-from simulations import lifecycle, workers
 from simulations.models import Client, Contribution, Event, Round, Simulation, Status, Worker
+from simulations.running import lifecycle, workers
 from simulations.tests.cast import claimed, queued, recorded
 
 pytestmark = pytest.mark.django_db

@@ -5,8 +5,8 @@ import json
 import pytest
 from django.db.models import Model
 
-from simulations import lifecycle
 from simulations.models import Event, Simulation
+from simulations.running import lifecycle
 from simulations.tests.cast import FIELDS, config, queued, recorded
 
 pytestmark = pytest.mark.django_db

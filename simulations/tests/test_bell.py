@@ -7,7 +7,8 @@ import logging
 
 import pytest
 
-from simulations import bell, feed
+from simulations.running import bell
+from simulations.showing import feed
 
 
 class Layer:

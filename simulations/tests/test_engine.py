@@ -9,9 +9,9 @@ import pytest
 
 from incentives.valuation import VALUATIONS
 from incentives.valuation.evidence import unpack
-from simulations import events
 from simulations.config import SimulationConfig
-from simulations.engine import simulate
+from simulations.running import events
+from simulations.running.engine import simulate
 from simulations.tests.cast import NOWHERE, config, happened, rounds
 from training.config import ConfigError
 from training.events import TrainingError
@@ -118,9 +118,14 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path):
     second = rounds(whole)[1]
     (tmp_path / "round-000003.pt").unlink()
     rest = list(
-        simulate(config(), data_dir=NOWHERE, checkpoint_dir=tmp_path, recorded_rounds=2,
-                 checkpoints=[(2, second.checkpoint_sha256)])
-    )  # fmt: skip
+        simulate(
+            config(),
+            data_dir=NOWHERE,
+            checkpoint_dir=tmp_path,
+            recorded_rounds=2,
+            checkpoints=[(2, second.checkpoint_sha256)],
+        )
+    )
     assert [timeless(done) for done in rounds(rest)] == [timeless(rounds(whole)[2])]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulations import events
+from simulations.running import events
 
 number = st.floats(allow_nan=False, allow_infinity=False)
 loss = st.none() | number
@@ -57,5 +57,16 @@ def test_what_is_no_event_is_refused():
 
 def test_a_number_that_is_none_never_travels():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        events.encode(events.Started(message="", dataset="", num_parameters=1, num_validation=0, num_test=1,
-                                     weights_sha256="", loss=float("nan"), accuracy=0.0, clients=()))  # fmt: skip
+        events.encode(
+            events.Started(
+                message="",
+                dataset="",
+                num_parameters=1,
+                num_validation=0,
+                num_test=1,
+                weights_sha256="",
+                loss=float("nan"),
+                accuracy=0.0,
+                clients=(),
+            )
+        )

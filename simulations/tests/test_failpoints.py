@@ -50,9 +50,13 @@ def disturbed(folder: Path, database: Path, name: str) -> tuple[list[int], dict,
     fields = [f"--set={key}={json.dumps(value)}" for key, value in FIELDS.items()]
     done = [simulate(environment | {"FAILPOINT": f"{name}:{PLACES[name]}"}, *fields)]
     told = servers.run_manage(
-        "shell", "-v0", "-c", "from simulations.results import *; import json; "
-        "print(json.dumps(of_simulation(Simulation.objects.get()), default=str))", environment=environment,
-    )  # fmt: skip
+        "shell",
+        "-v0",
+        "-c",
+        "from simulations.showing.results import *; import json; "
+        "print(json.dumps(of_simulation(Simulation.objects.get()), default=str))",
+        environment=environment,
+    )
     if json.loads(told.stdout)["status"] != "completed":
         done.append(simulate(environment, "--resume", "1"))
         told = done[-1]
@@ -121,6 +125,9 @@ def test_it_counts_and_ends_with_the_status_of_a_kill():
     program = "from training import failpoints as f; f.reach('claimed'); print(1, flush=True); f.reach('claimed')"
     done = subprocess.run(
         [sys.executable, "-c", program + "; print(2)"],
-        cwd=PROJECT, env=os.environ | {"FAILPOINT": "claimed:2"}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=PROJECT,
+        env=os.environ | {"FAILPOINT": "claimed:2"},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stdout) == (failpoints.STATUS, "1\n")

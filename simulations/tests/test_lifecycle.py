@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from simulations import lifecycle, recorder
-from simulations.events import Log
 from simulations.models import Event, Origin, Simulation, Status
-from simulations.recorder import StaleClaim
+from simulations.running import lifecycle, recorder
+from simulations.running.events import Log
+from simulations.running.recorder import StaleClaim
 from simulations.tests.cast import claimed, config, queued, recorded
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]

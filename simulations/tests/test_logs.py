@@ -8,7 +8,8 @@ import logging
 import pytest
 from asgiref.sync import sync_to_async
 
-from simulations import lifecycle, logs
+from simulations import logs
+from simulations.running import lifecycle
 
 
 @pytest.fixture
@@ -23,12 +24,12 @@ def lines():
 
 
 def test_a_record_is_one_line_with_all_that_one_filters_by(lines):
-    logging.getLogger("simulations.feed").warning("Two\nlines of %s", "Zoë")
+    logging.getLogger("simulations.showing.feed").warning("Two\nlines of %s", "Zoë")
     (entry,) = lines()
     assert entry.pop("at").endswith("+00:00")
     assert entry == {
         "level": "WARNING",
-        "logger": "simulations.feed",
+        "logger": "simulations.showing.feed",
         "process": logs.process_name(),
         "message": "Two\nlines of Zoë",
     }

@@ -11,8 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from incentives import ledger
 from incentives.chain import Entry
 from incentives.models import Ledger
-from simulations import lifecycle, logs, metrics, stream, workers
+from simulations import logs
 from simulations.models import Event, Simulation, Worker
+from simulations.running import lifecycle, workers
+from simulations.showing import metrics, stream
 from simulations.tests.cast import claimed, queued, recorded
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]

@@ -19,9 +19,9 @@ import pytest
 
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
+from simulations.running.trainer import Assignment
 from simulations.tests.cast import FIELDS, config, recorded
 from simulations.tests.frames import parse
-from simulations.trainer import Assignment
 
 LONG = FIELDS | {"num_rounds": 40}
 LOCKED_SECONDS = 23  # longer than a statement waits for SQLite's lock
@@ -112,8 +112,11 @@ def test_a_restarted_redis_delays_and_loses_nothing(start_server, tmp_path, undi
         server = start_server(REDIS_URL=url)
         worker = subprocess.Popen(
             [sys.executable, "manage.py", "runworker", "simulations"],
-            cwd=PROJECT, env=server.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            cwd=PROJECT,
+            env=server.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         second.callback(worker.wait)
         second.callback(worker.terminate)
 
@@ -130,10 +133,14 @@ def trained(folder: Path, before: Callable[[], None]) -> list[dict]:
     """What a trainer says that keeps its checkpoints in `folder`; `before` prepares its process."""
     told = Assignment(config=config().to_dict(), data_dir="/nonexistent", checkpoint_dir=str(folder)).to_line()
     process = subprocess.Popen(
-        [sys.executable, "-m", "simulations.trainer"],
-        cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "-m", "simulations.running.trainer"],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
         preexec_fn=before,
-    )  # fmt: skip
+    )
     process.stdin.write(told + "\n" * 3)
     process.stdin.flush()
     said = [json.loads(line) for line in process.stdout]

@@ -9,8 +9,9 @@ from django.http import HttpResponse
 from django.test import Client as Browser
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from simulations import feed, lifecycle, stream
 from simulations.models import Simulation, Status
+from simulations.running import lifecycle
+from simulations.showing import feed, stream
 from simulations.tests.cast import config, queued, recorded
 
 pytestmark = pytest.mark.django_db
@@ -198,8 +199,17 @@ def test_ledgers_of_others_are_closed_too():
     pages = ["/ledger/", "/ledger/export/"]
     pages += [f"/api/incentives/{name}" for name in ("ledger", "accounts/", "verify/")]
     for address in pages:
-        for query in ("", "?client=1", "?user_id=1", "?ledger=manual", f"?ledger=simulation-{theirs.pk}",
-                      f"?simulation_id={theirs.pk}", "?simulation_id=x", "?ledger=", "?ledger=%20"):  # fmt: skip
+        for query in (
+            "",
+            "?client=1",
+            "?user_id=1",
+            "?ledger=manual",
+            f"?ledger=simulation-{theirs.pk}",
+            f"?simulation_id={theirs.pk}",
+            "?simulation_id=x",
+            "?ledger=",
+            "?ledger=%20",
+        ):
             assert ben.get(address + query).status_code == 403, address + query
         assert ben.get(f"{address}?ledger=simulation-{mine.pk}").status_code == 200
         assert signed_in("root", is_staff=True).get(address).status_code == 200

@@ -7,10 +7,10 @@ from django.template.loader import render_to_string
 from django.test import Client as Browser
 from django.test.html import parse_html
 
-from simulations import lifecycle
-from simulations.forms import preset_texts
 from simulations.models import Client, Simulation, Status
-from simulations.recorder import Claim
+from simulations.running import lifecycle
+from simulations.running.recorder import Claim
+from simulations.showing.forms import preset_texts
 from simulations.tests.cast import config, queued, recorded
 from simulations.tests.pages import by_id, text
 
@@ -197,11 +197,17 @@ def crowd(count: int) -> Simulation:
     simulation = queued(num_clients=count, behaviours={}, valuation="leave_one_out")
     Client.objects.bulk_create(
         Client(
-            simulation=simulation, number=number, num_examples=10, label_counts=[1] * 10, behaviour="honest",
-            rounds=1, contribution=number / 100 - 1, reward_microtokens=max(0, number - 100),
+            simulation=simulation,
+            number=number,
+            num_examples=10,
+            label_counts=[1] * 10,
+            behaviour="honest",
+            rounds=1,
+            contribution=number / 100 - 1,
+            reward_microtokens=max(0, number - 100),
         )
         for number in range(1, count + 1)
-    )  # fmt: skip
+    )
     return simulation
 
 
@@ -231,9 +237,15 @@ def test_a_clients_page_shows_its_rounds_and_transfers():
 
 @pytest.mark.parametrize(
     "address",
-    ["/simulations/99/", "/simulations/99/clients/", "/simulations/99/clients/1/", "/simulations/99999999999999999999/",
-     "/simulations/99/place/", "/nowhere"],
-)  # fmt: skip
+    [
+        "/simulations/99/",
+        "/simulations/99/clients/",
+        "/simulations/99/clients/1/",
+        "/simulations/99999999999999999999/",
+        "/simulations/99/place/",
+        "/nowhere",
+    ],
+)
 def test_what_does_not_exist_is_not_found(address, settings):
     settings.DEBUG = False
     assert "There is no such page" in get(address, 404)

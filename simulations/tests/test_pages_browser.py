@@ -80,8 +80,11 @@ def test_a_preset_fills_fields_in_but_not_over_what_was_entered(page):
     assert page.execute_script(value, "behaviours") == "3: free_rider\n5: label_flip"
     page.execute_script(choose, "specialists")
     assert [page.execute_script(value, name) for name in ("behaviours", "partition", "num_rounds", "filled")] == [
-        "", "pathological", "4", "specialists"
-    ]  # fmt: skip
+        "",
+        "pathological",
+        "4",
+        "specialists",
+    ]
 
 
 def test_a_wrong_field_is_shown_and_focused(page):

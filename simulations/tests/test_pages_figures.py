@@ -3,7 +3,7 @@
 import pytest
 
 from fedsite.theme.templatetags import figures
-from simulations import fragments
+from simulations.showing import fragments
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,17 @@ def test_it_writes_tokens(microtokens, short, exact):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (41.4, "41 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"),
-     (7800, "2 h 10 min"), (None, "–")],
-)  # fmt: skip
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (41.4, "41 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+        (None, "–"),
+    ],
+)
 def test_it_writes_durations_in_two_units(seconds, text):
     assert figures.seconds(seconds) == text
 
@@ -71,6 +79,8 @@ def test_bars_share_one_scale_with_zero():
     low, high = -1.0, 3.0
     drawn = [fragments._bar(row["contribution"], 100 * -low / (high - low), high - low) for row in rows]
     assert [(bar["left"], bar["width"], bar["harms"]) for bar in drawn] == [
-        ("25.00", "75.00", False), ("0.00", "25.00", True), ("25.00", "0.00", False)
-    ]  # fmt: skip
+        ("25.00", "75.00", False),
+        ("0.00", "25.00", True),
+        ("25.00", "0.00", False),
+    ]
     assert {bar["zero"] for bar in drawn} == {"25.00"}

@@ -6,7 +6,7 @@ import pytest
 from django.http import QueryDict
 
 from simulations.config import FIELDS, PRESETS, SimulationConfig
-from simulations.forms import StartForm, as_text, parse_behaviours, preset_texts
+from simulations.showing.forms import StartForm, as_text, parse_behaviours, preset_texts
 from training.config import ConfigError
 
 

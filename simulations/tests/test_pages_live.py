@@ -7,10 +7,11 @@ import pytest
 from django.test import Client as Browser
 from django.test.html import Element
 
-from simulations import feed, fragments, lifecycle, worker
-from simulations.engine import simulate
 from simulations.models import Event, Round, Simulation
-from simulations.recorder import Claim
+from simulations.running import lifecycle, worker
+from simulations.running.engine import simulate
+from simulations.running.recorder import Claim
+from simulations.showing import feed, fragments
 from simulations.tests.cast import NOWHERE, claimed, config, happened, queued, recorded
 from simulations.tests.pages import apply, by_id, live, text
 
@@ -143,16 +144,28 @@ def test_page_and_stream_show_the_same_rounds(num_rounds, count):
 def a_round(simulation: Simulation, number: int) -> Round:
     seconds = dict.fromkeys(("train_seconds", "evaluate_seconds", "valuation_seconds", "duration_seconds"), 0.5)
     return Round(
-        simulation=simulation, number=number, cohort_size=2, loss=1 / number, accuracy=None,
-        pool_microtokens=5, treasury_microtokens=1, weights_sha256="ab", **seconds,
-    )  # fmt: skip
+        simulation=simulation,
+        number=number,
+        cohort_size=2,
+        loss=1 / number,
+        accuracy=None,
+        pool_microtokens=5,
+        treasury_microtokens=1,
+        weights_sha256="ab",
+        **seconds,
+    )
 
 
 def a_rounds_data(number: int) -> dict:
     return {
-        "round": number, "cohort_size": 2, "loss": 1 / number, "accuracy": None, "paid_microtokens": 4,
-        "treasury_microtokens": 1, "duration_seconds": 0.5,
-    }  # fmt: skip
+        "round": number,
+        "cohort_size": 2,
+        "loss": 1 / number,
+        "accuracy": None,
+        "paid_microtokens": 4,
+        "treasury_microtokens": 1,
+        "duration_seconds": 0.5,
+    }
 
 
 def test_the_page_names_where_its_stream_goes_on():

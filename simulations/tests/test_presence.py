@@ -7,8 +7,9 @@ import httpx
 import pytest
 from django.utils import timezone
 
-from simulations import logs, workers
+from simulations import logs
 from simulations.models import Worker
+from simulations.running import workers
 from simulations.tests.test_workers import ask
 
 ROWS = "SELECT name, seen_at FROM simulations_worker"

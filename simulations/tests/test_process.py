@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from simulations.config import SimulationConfig
-from simulations.events import Round
-from simulations.process import Trainer
-from simulations.trainer import Assignment
+from simulations.running.events import Round
+from simulations.running.process import Trainer
+from simulations.running.trainer import Assignment
 
 PATIENCE_SECONDS = 30
 ENDS = {

@@ -7,8 +7,8 @@ from django.db.models import Sum
 
 from incentives import ledger
 from incentives.models import Account, Transaction
-from simulations import recorder, worker
 from simulations.models import Client, Contribution, Event, Round, Simulation
+from simulations.running import recorder, worker
 from simulations.tests.cast import claimed, happened, recorded, rounds
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]

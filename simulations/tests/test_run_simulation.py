@@ -41,9 +41,14 @@ def begin(site, *arguments) -> subprocess.Popen:
     """A run in the background, once its third round is done."""
     process = subprocess.Popen(
         [sys.executable, "manage.py", "run_simulation", "--json", *arguments],
-        cwd=PROJECT, env=site, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=PROJECT,
+        env=site,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     for line in process.stderr:
         if line.startswith("Round 3 of 150, loss"):
             return process
@@ -85,9 +90,24 @@ def test_later_options_win(site, tmp_path):
     file = tmp_path / "fields.json"
     file.write_text(json.dumps({"num_rounds": 2, "lr": 0.2, "behaviours": {"1": {"kind": "free_rider"}}}))
     result = run(
-        site, "--preset", "free_rider", "--num-rounds", "9", "--config", str(file), "--set", "lr=0.3", *FIELDS[:4],
-        "--set", "behaviours.2.kind=sign_flip", "--set", "behaviours.2.scale=2", "--model", "logistic", "--no-record",
-    )  # fmt: skip
+        site,
+        "--preset",
+        "free_rider",
+        "--num-rounds",
+        "9",
+        "--config",
+        str(file),
+        "--set",
+        "lr=0.3",
+        *FIELDS[:4],
+        "--set",
+        "behaviours.2.kind=sign_flip",
+        "--set",
+        "behaviours.2.scale=2",
+        "--model",
+        "logistic",
+        "--no-record",
+    )
     config = result["config"]
     assert (config["num_rounds"], config["lr"], config["partition"], config["model"]) == (
         2,

@@ -14,7 +14,7 @@ from fedsite.tests import servers
 RUN = {"dataset": "digits", "num_clients": 2, "num_rounds": 3, "valuation": "leave_one_out"}
 ENDLESS = RUN | {"num_rounds": 5000, "evaluate_every": 5000}
 QUEUE = (
-    "from simulations import lifecycle; from simulations.config import SimulationConfig; "
+    "from simulations.running import lifecycle; from simulations.config import SimulationConfig; "
     "print(lifecycle.queue(SimulationConfig.from_dict({}), origin='api').pk)"
 )
 

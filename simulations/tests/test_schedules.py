@@ -15,9 +15,12 @@ def test_it_ends_as_if_nothing_had_gone_wrong():
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "simulations.tests.schedules", str(shard * each), str(each)],
-            cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for shard in range(shards)
-    ]  # fmt: skip
+    ]
     said = [process.communicate()[0] for process in running]
     assert [process.returncode for process in running] == [0] * shards, "\n".join(said)

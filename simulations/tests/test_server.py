@@ -104,13 +104,17 @@ def test_a_trainer_that_is_killed_is_replaced(start_server, undisturbed):
 
 def test_a_run_that_was_not_rung_for_is_found(server):
     queue = (
-        "from simulations import lifecycle; from simulations.config import SimulationConfig; "
+        "from simulations.running import lifecycle; from simulations.config import SimulationConfig; "
         f"print(lifecycle.queue(SimulationConfig.from_dict({RUN | {'num_rounds': 2}}), origin='api').pk)"
     )
     done = subprocess.run(
         [sys.executable, "manage.py", "shell", "-v0", "-c", queue],
-        cwd=PROJECT, env=server.environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=PROJECT,
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert wait_for(server, int(done.stdout.split()[-1]), finished)["status"] == "completed"
 
 

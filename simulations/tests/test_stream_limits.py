@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from fedsite.tests import servers
-from simulations import stream
 from simulations.models import Simulation
+from simulations.showing import stream
 from simulations.tests.frames import whole
 
 RUN = {"dataset": "digits", "num_clients": 2, "num_rounds": 5000, "evaluate_every": 5000, "valuation": "none"}

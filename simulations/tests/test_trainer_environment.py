@@ -4,8 +4,8 @@ import os
 
 import psutil
 
-from simulations.process import Trainer
-from simulations.trainer import Assignment
+from simulations.running.process import Trainer
+from simulations.running.trainer import Assignment
 
 SECRETS = {
     "SECRET_KEY": "only-the-site-knows",

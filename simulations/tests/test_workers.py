@@ -44,7 +44,7 @@ def ask(environment: dict[str, str], statement: str) -> list[tuple]:
 
 def queue(environment: dict[str, str], number: int, **fields) -> None:
     code = (
-        "from simulations import lifecycle; from simulations.config import SimulationConfig as C\n"
+        "from simulations.running import lifecycle; from simulations.config import SimulationConfig as C\n"
         f"for _ in range({number}): lifecycle.queue(C.from_dict({FIELDS | fields}), origin='api')"
     )
     done = servers.run_manage("shell", "-v0", "-c", code, environment=environment)
@@ -181,7 +181,8 @@ def test_it_sees_a_stale_write(site):
     """The check above can fail."""
     queue(site, 1)
     code = (
-        "from simulations import lifecycle, recorder; from simulations.events import Log; c = lifecycle.claim_next(); "
+        "from simulations.running import lifecycle, recorder; from simulations.running.events import Log; "
+        "c = lifecycle.claim_next(); "
         "recorder.record(c, Log(message='Client 1: still here'))"
     )
     assert servers.run_manage("shell", "-v0", "-c", code, environment=site).returncode == 0

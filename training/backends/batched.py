@@ -42,9 +42,10 @@ class Cohort:
 
 def cohort_of(tasks: Sequence[Task]) -> Cohort:
     return Cohort(
-        size=len(tasks), largest=max(len(task.indices) for task in tasks),
+        size=len(tasks),
+        largest=max(len(task.indices) for task in tasks),
         corrected=any(task.correction is not None for task in tasks),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,9 +158,12 @@ def _update(task: Task, each: Job | None, trained: Trained | None) -> Update:
     if each is None or trained is None:
         return Update(client=task.client, num_examples=num_examples, sent=None, loss_before=None, loss_after=None)
     return Update(
-        client=task.client, num_examples=num_examples, sent=_sent(each, trained),
-        loss_before=trained.loss_before, loss_after=trained.loss_after,
-    )  # fmt: skip
+        client=task.client,
+        num_examples=num_examples,
+        sent=_sent(each, trained),
+        loss_before=trained.loss_before,
+        loss_after=trained.loss_after,
+    )
 
 
 def _sent(each: Job, trained: Trained) -> Tensor | Thin:

@@ -108,9 +108,15 @@ class _Way:
         if not last:  # that of the last went through ReLU with the dense layer above it
             error = _through_relu(error, each.pooled)
         error = torch.ops.aten.max_pool2d_with_indices_backward(
-            error.contiguous(memory_format=torch.channels_last), each.before, [2, 2], [2, 2], [0, 0], [1, 1], False,
+            error.contiguous(memory_format=torch.channels_last),
+            each.before,
+            [2, 2],
+            [2, 2],
+            [0, 0],
+            [1, 1],
+            False,
             each.places,
-        )  # fmt: skip
+        )
         if layer.inputs < FEW_CHANNELS and first:
             flat = error.permute(0, 2, 3, 1).reshape(-1, layer.outputs)  # [B * H * W, outputs]
             target[layer.weight].view(layer.outputs, -1).addmm_(flat.T, each.taken.T, alpha=alpha)
@@ -118,10 +124,18 @@ class _Way:
             return error
         below: Tensor
         below, by_weight, by_bias = torch.ops.aten.convolution_backward(
-            error.contiguous(memory_format=WIDE), each.taken,
-            kernel(layer, self.weights).contiguous(memory_format=WIDE), [layer.outputs], [1, 1],
-            [layer.padding] * 2, [1, 1], False, [0, 0], 1, [not first, True, True],
-        )  # fmt: skip
+            error.contiguous(memory_format=WIDE),
+            each.taken,
+            kernel(layer, self.weights).contiguous(memory_format=WIDE),
+            [layer.outputs],
+            [1, 1],
+            [layer.padding] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [not first, True, True],
+        )
         kernel(layer, target).add_(by_weight, alpha=alpha)
         target[layer.bias].add_(by_bias, alpha=alpha)
         return below

@@ -155,9 +155,12 @@ def averaged(train, data, config, num_rounds):
 def fewer(data):
     """The first 1,000 images of each part."""
     return dataclasses.replace(
-        data, train_x=data.train_x[:1000], train_y=data.train_y[:1000],
-        test_x=data.test_x[:1000], test_y=data.test_y[:1000],
-    )  # fmt: skip
+        data,
+        train_x=data.train_x[:1000],
+        train_y=data.train_y[:1000],
+        test_x=data.test_x[:1000],
+        test_y=data.test_y[:1000],
+    )
 
 
 @pytest.mark.parametrize("model", [*MODELS, "odd"])
@@ -224,9 +227,15 @@ def test_it_lets_silent_clients_stand_where_they_are(digits):
 
 
 @pytest.mark.parametrize(
-    ("model", "path"), [("logistic", dense.Stack), ("mlp", dense.Stack), ("2nn", dense.Stack),
-                        ("cnn", convolutional.Client), ("odd", generic.Copy)],
-)  # fmt: skip
+    ("model", "path"),
+    [
+        ("logistic", dense.Stack),
+        ("mlp", dense.Stack),
+        ("2nn", dense.Stack),
+        ("cnn", convolutional.Client),
+        ("odd", generic.Copy),
+    ],
+)
 def test_it_takes_the_fastest_path_there_is(digits, model, path):
     network = odd_network() if model == "odd" else networks.build(model, digits.info, torch.Generator())
     cohort = batched.cohort_of(ragged(9, 9))

@@ -94,8 +94,17 @@ def test_it_splits_digits_the_same_way_each_time(digits):
     assert (len(digits.train_y), len(digits.test_y)) == (1437, 360)
     assert (digits.info, digits.name) == (DATASETS["digits"], "digits")
     assert torch.bincount(torch.cat([digits.train_y, digits.test_y])).tolist() == [
-        178, 182, 177, 183, 181, 182, 181, 179, 174, 180,
-    ]  # fmt: skip
+        178,
+        182,
+        177,
+        183,
+        181,
+        182,
+        181,
+        179,
+        174,
+        180,
+    ]
     assert len(images.unique(dim=0)) == 1797
     fingerprint = hashlib.sha256(digits.test_y.numpy().astype(np.uint8).tobytes()).hexdigest()
     assert fingerprint == "7017641801b81a36d198c8f6d4cd782196b32f5e407d64eb401383eeb203c816"

@@ -83,8 +83,10 @@ def test_it_takes_digits_for_auto_when_nobody_answers(tmp_path, closed_port):
 
 
 def test_it_fails_for_mnist_by_name_when_nobody_answers(tmp_path, closed_port, stand_in):
-    stand_in("import urllib.request\ntry: urllib.request.urlopen('http://example.invalid/')\n"
-             "except OSError as error: sys.exit(print(error) or 1)")  # fmt: skip
+    stand_in(
+        "import urllib.request\ntry: urllib.request.urlopen('http://example.invalid/')\n"
+        "except OSError as error: sys.exit(print(error) or 1)"
+    )
     with pytest.raises(TrainingError, match=r"^MNIST is not in .* and could not be downloaded: .*Connection refused"):
         told(datasets.load("mnist", tmp_path / "data", limit_seconds=60))
     assert contents(tmp_path / "data") == [".MNIST.lock"]

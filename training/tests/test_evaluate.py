@@ -39,10 +39,17 @@ def test_it_gives_pytorchs_logits(model, dataset):
 def test_it_gives_pytorchs_logits_for_other_convolutions(channels, padding):
     """Odd sizes, whose last row no maximum sees, and any number of channels."""
     network = nn.Sequential(
-        nn.Conv2d(channels, 5, 3, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(5, 7, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.LazyLinear(11), nn.ReLU(), nn.Linear(11, 10),
-    ).double()  # fmt: skip
+        nn.Conv2d(channels, 5, 3, padding=padding),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(5, 7, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.LazyLinear(11),
+        nn.ReLU(),
+        nn.Linear(11, 10),
+    ).double()
     x, _ = images((channels, 15, 13), 4, torch.float64)
     with torch.no_grad():
         expected = network(x)

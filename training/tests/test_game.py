@@ -151,9 +151,17 @@ def test_it_gives_numbers_worked_by_hand():
 
     def play(utility, utility_weights):
         game = CoalitionGame(
-            network, torch.zeros(4), deltas, [1, 3], 8, torch.ones(1, 1), torch.tensor([0]),
-            players=(1, 2), utility=utility, utility_weights=utility_weights,
-        )  # fmt: skip
+            network,
+            torch.zeros(4),
+            deltas,
+            [1, 3],
+            8,
+            torch.ones(1, 1),
+            torch.tensor([0]),
+            players=(1, 2),
+            utility=utility,
+            utility_weights=utility_weights,
+        )
         return game(np.array([[0, 0], [1, 0], [0, 1], [1, 1]], dtype=bool))
 
     moves = {"fixed": [0, 2 / 8, -3 / 8, -1 / 8], "renormalised": [0, 2, -1, -1 / 4]}

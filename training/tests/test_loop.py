@@ -62,8 +62,13 @@ def test_it_equals_gradient_descent_where_everyone_takes_one_full_batch(digits, 
 def test_it_tells_events_in_order(digits):
     events = list(run(config_for(), digits))
     assert [event.kind for event in events] == [
-        "started", *["log"] * 6, "trained", *["log"] * 6, "trained", "completed",
-    ]  # fmt: skip
+        "started",
+        *["log"] * 6,
+        "trained",
+        *["log"] * 6,
+        "trained",
+        "completed",
+    ]
     assert messages(events)[0] == "Round 1 of 2: cohort of 4 clients"
     assert messages(events)[1].startswith("Client 1: loss 2.")
     assert messages(events)[5].endswith("on 360 test images")
@@ -309,9 +314,13 @@ def test_it_follows_a_round_worked_out_by_hand(tmp_path):
     info = dataclasses.replace(DATASETS["digits"], shape=(1, 1, 1), num_classes=2, num_train=4, num_test=1)
     x = torch.tensor([1.0, 1.0, 1.0, 2.0]).view(4, 1, 1, 1)
     data = Data(
-        name="digits", info=info, train_x=x, train_y=torch.tensor([0, 0, 0, 1]),
-        test_x=torch.ones(1, 1, 1, 1), test_y=torch.tensor([0]),
-    )  # fmt: skip
+        name="digits",
+        info=info,
+        train_x=x,
+        train_y=torch.tensor([0, 0, 0, 1]),
+        test_x=torch.ones(1, 1, 1, 1),
+        test_y=torch.tensor([0]),
+    )
     config = TrainingConfig(
         dataset="digits", validation_size=0, model="logistic", num_clients=2, num_rounds=1, lr=0.1, batch_size=4
     )

@@ -17,9 +17,12 @@ def few(real):
 
 def _first(data, num_train: int, num_test: int):
     return dataclasses.replace(
-        data, train_x=data.train_x[:num_train], train_y=data.train_y[:num_train],
-        test_x=data.test_x[:num_test], test_y=data.test_y[:num_test],
-    )  # fmt: skip
+        data,
+        train_x=data.train_x[:num_train],
+        train_y=data.train_y[:num_train],
+        test_x=data.test_x[:num_test],
+        test_y=data.test_y[:num_test],
+    )
 
 
 def rounds(data, **fields) -> list[RoundTrained]:

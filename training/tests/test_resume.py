@@ -9,10 +9,17 @@ from training.loop import run
 from training.tests.timeless import timeless
 
 CONFIG = TrainingConfig(
-    dataset="digits", validation_size=137, num_clients=6, num_rounds=5, fraction_fit=0.5, momentum=0.5, lr=0.1,
-    partition="dirichlet", evaluate_every=2,
+    dataset="digits",
+    validation_size=137,
+    num_clients=6,
+    num_rounds=5,
+    fraction_fit=0.5,
+    momentum=0.5,
+    lr=0.1,
+    partition="dirichlet",
+    evaluate_every=2,
     behaviours={1: {"kind": "free_rider"}, 4: {"kind": "label_flip", "fraction": 0.5}},
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,13 @@ def test_it_takes_the_first_63_bits_of_sha256():
 
 def test_it_differs_in_every_part():
     seeds = {
-        seed_for(0, "batches", 1, 2), seed_for(1, "batches", 1, 2), seed_for(0, "sample", 1, 2),
-        seed_for(0, "batches", 2, 2), seed_for(0, "batches", 1, 3), seed_for(0, "batches", 2, 1),
-    }  # fmt: skip
+        seed_for(0, "batches", 1, 2),
+        seed_for(1, "batches", 1, 2),
+        seed_for(0, "sample", 1, 2),
+        seed_for(0, "batches", 2, 2),
+        seed_for(0, "batches", 1, 3),
+        seed_for(0, "batches", 2, 1),
+    }
     assert len(seeds) == 6
 
 

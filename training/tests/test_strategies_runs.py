@@ -17,9 +17,15 @@ from training.tests.timeless import timeless
 
 def config_for(strategy: str, **fields) -> TrainingConfig:
     return TrainingConfig(
-        dataset="digits", model="logistic", strategy=strategy, num_clients=6, num_rounds=4, validation_size=0,
-        behaviours={2: {"kind": "dropout"}, 5: {"kind": "low_effort"}}, **fields,
-    )  # fmt: skip
+        dataset="digits",
+        model="logistic",
+        strategy=strategy,
+        num_clients=6,
+        num_rounds=4,
+        validation_size=0,
+        behaviours={2: {"kind": "dropout"}, 5: {"kind": "low_effort"}},
+        **fields,
+    )
 
 
 def trained(config, digits, **arguments) -> list[RoundTrained]:
@@ -41,10 +47,12 @@ def test_it_ends_as_if_it_had_never_stopped(strategy, digits, tmp_path):
 @pytest.mark.parametrize(
     ("strategy", "kept"),
     [
-        ("fedavg", set()), ("fedavgm", {"velocity"}), ("fedadam", {"first_moment", "second_moment"}),
+        ("fedavg", set()),
+        ("fedavgm", {"velocity"}),
+        ("fedadam", {"first_moment", "second_moment"}),
         ("centred_clipping", {"centre"}),
     ],
-)  # fmt: skip
+)
 def test_what_it_keeps_lies_in_the_checkpoint(strategy, kept, digits, tmp_path):
     last = trained(config_for(strategy), digits, checkpoints=tmp_path)[-1]
     state = checkpoints.load(tmp_path, 4, last.checkpoint_sha256)

@@ -63,9 +63,15 @@ def test_the_number_of_workers_does_not_show(digits, workers):
 
 @pytest.mark.parametrize(
     ("fields", "thin_ones"),
-    [({}, 2), ({"local_epochs": 2}, 0), ({"weight_decay": 0.1}, 0), ({"momentum": 0.9}, 2),
-     ({"strategy": "fedprox", "proximal_mu": 0.1}, 0), ({"batch_size": 2}, 1)],
-)  # fmt: skip
+    [
+        ({}, 2),
+        ({"local_epochs": 2}, 0),
+        ({"weight_decay": 0.1}, 0),
+        ({"momentum": 0.9}, 2),
+        ({"strategy": "fedprox", "proximal_mu": 0.1}, 0),
+        ({"batch_size": 2}, 1),
+    ],
+)
 def test_who_takes_one_small_step_sends_thin_matrices(digits, fields, thin_ones):
     updates = trained(batched.train, digits, ragged(2, 3, 40), config_for(**MLP | fields))
     assert sum(isinstance(each.sent, thin.Thin) for each in updates) == thin_ones

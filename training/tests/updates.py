@@ -21,9 +21,14 @@ def alike(*deltas: Sequence[float] | None) -> list[Update]:
 
 
 def drawn(
-    count: int, size: int, *, seed: int = 0, scale: float = 1.0, around: Tensor | float = 0.0,
+    count: int,
+    size: int,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
+    around: Tensor | float = 0.0,
     num_examples: Sequence[int] | None = None,
-) -> list[Update]:  # fmt: skip
+) -> list[Update]:
     """Normal updates; client i has i examples unless told."""
     deltas = around + scale * torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
     examples = num_examples or range(1, count + 1)
@@ -33,9 +38,13 @@ def drawn(
 
 
 def joined(
-    strategy: str, updates: Sequence[Update], *, weights: Tensor | None = None,
-    state: Mapping[str, Tensor] | None = None, **fields: float,
-) -> tuple[Tensor, Mapping[str, Tensor]]:  # fmt: skip
+    strategy: str,
+    updates: Sequence[Update],
+    *,
+    weights: Tensor | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    **fields: float,
+) -> tuple[Tensor, Mapping[str, Tensor]]:
     """(new weights, new state) under the usual configuration but for the fields; the old weights are 0 unless given."""
     sizes = [len(each.delta) for each in updates if each.delta is not None]
     weights = torch.zeros(sizes[0]) if weights is None else weights

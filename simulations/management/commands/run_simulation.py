@@ -11,14 +11,16 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from simulations import lifecycle, reading, results, worker
+from simulations import reading
 from simulations.config import FIELDS, PRESETS, SimulationConfig
-from simulations.events import Completed, Event, Failed, Round
 from simulations.models import Origin, Simulation, Status
-from simulations.process import Trainer
-from simulations.progress import Progress, table
-from simulations.recorder import Claim
-from simulations.trainer import Assignment
+from simulations.running import lifecycle, worker
+from simulations.running.events import Completed, Event, Failed, Round
+from simulations.running.process import Trainer
+from simulations.running.recorder import Claim
+from simulations.running.trainer import Assignment
+from simulations.showing import results
+from simulations.showing.progress import Progress, table
 from training.config import ConfigError, bounds_text
 
 EXIT = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 1}

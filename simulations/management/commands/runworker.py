@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 
 from simulations import logs
-from simulations.worker import POLL_SECONDS, PollingWorker
+from simulations.running.worker import POLL_SECONDS, PollingWorker
 
 log = logging.getLogger(__name__)
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -10,8 +10,9 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, Min, Q
 
-from simulations import lifecycle, logs
+from simulations import logs
 from simulations.models import Event, Simulation, Status, Worker
+from simulations.running import lifecycle
 
 MOST = 500  # workers, and runs, that are looked at
 CLAIMED = ("starting", "resumed")  # what a claim says first

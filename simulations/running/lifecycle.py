@@ -19,10 +19,10 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from incentives import ledger
-from simulations import bell
 from simulations.config import SimulationConfig
 from simulations.models import UNFINISHED, Origin, Simulation, Status
-from simulations.recorder import Claim, append, change
+from simulations.running import bell
+from simulations.running.recorder import Claim, append, change
 from training import failpoints
 
 MAX_LOST_LEASES = 3

@@ -71,7 +71,7 @@ def _listen(recorded: threading.Semaphore) -> None:
 
 def _lines(assignment: Assignment):
     """The run's events, each with its kind and encoded; an exception ends them with a `failed` event."""
-    from simulations import events
+    from simulations.running import events
 
     try:
         for event in _events(assignment):
@@ -85,7 +85,7 @@ def _events(assignment: Assignment):
     import torch
 
     from simulations.config import SimulationConfig
-    from simulations.engine import simulate
+    from simulations.running.engine import simulate
 
     torch.set_num_threads(1)  # OpenMP's threads wait for each other in vain on a busy machine
     folder = Path(assignment.checkpoint_dir) if assignment.checkpoint_dir else None

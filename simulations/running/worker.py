@@ -16,13 +16,14 @@ from channels.db import database_sync_to_async
 from channels.worker import Worker
 from django.conf import settings
 
-from simulations import bell, lifecycle, logs, recorder, workers
-from simulations.events import Completed, Event, Failed, Log, Round
+from simulations import logs
 from simulations.models import Simulation
-from simulations.patience import SILENCE, in_a_line, insist
-from simulations.process import Trainer
-from simulations.recorder import Claim, Diverged, StaleClaim
-from simulations.trainer import Assignment
+from simulations.running import bell, lifecycle, recorder, workers
+from simulations.running.events import Completed, Event, Failed, Log, Round
+from simulations.running.patience import SILENCE, in_a_line, insist
+from simulations.running.process import Trainer
+from simulations.running.recorder import Claim, Diverged, StaleClaim
+from simulations.running.trainer import Assignment
 from training import failpoints
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from incentives.models import Transfer
-from simulations import fragments, lifecycle, owners, stream, wording
+from simulations import owners
 from simulations.config import SimulationConfig
-from simulations.forms import StartForm
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
+from simulations.running import lifecycle
+from simulations.showing import fragments, stream, wording
+from simulations.showing.forms import StartForm
 from training.config import DATASETS, MODELS, ConfigError
 
 RECENT = 10

@@ -11,7 +11,7 @@ from incentives import rewards
 from incentives.valuation import VALUATIONS
 from incentives.valuation.evidence import Recorded, pack
 from simulations.config import SimulationConfig
-from simulations.events import ClientRound, Event, Log, Resolved, Round
+from simulations.running.events import ClientRound, Event, Log, Resolved, Round
 from training import checkpoints as saved
 from training import datasets, loop
 from training.checkpoints import State

@@ -9,8 +9,8 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from incentives import ledger
-from simulations import events
 from simulations.models import Client, Contribution, Event, Round, Simulation, Status
+from simulations.running import events
 from training import failpoints
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 from channels.layers import get_channel_layer
 
-from simulations import bell
 from simulations.models import Event, Simulation
-from simulations.patience import insist
+from simulations.running import bell
+from simulations.running.patience import insist
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0

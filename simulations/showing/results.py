@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from simulations import events
 from simulations.models import Contribution, Simulation
-from simulations.stream import timestamp
+from simulations.running import events
+from simulations.showing.stream import timestamp
 
 ROUND_FIELDS = (
     *("loss", "accuracy", "pool_microtokens", "weights_sha256"),

@@ -8,8 +8,8 @@ from typing import Any
 from channels.layers import get_channel_layer
 from twisted.internet.defer import Deferred
 
-from simulations.bell import WORKER_CHANNEL
-from simulations.worker import PollingWorker
+from simulations.running.bell import WORKER_CHANNEL
+from simulations.running.worker import PollingWorker
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,12 @@ from ninja import Header, Path, Query, Router, Schema
 from ninja import Status as Created
 from ninja.errors import HttpError
 
-from simulations import lifecycle, owners, reading, results, stream
+from simulations import owners, reading
 from simulations.config import FIELDS, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
 from simulations.origins import is_foreign
+from simulations.running import lifecycle
+from simulations.showing import results, stream
 from training.config import BEHAVIOURS, ConfigError, Parameter
 
 router = Router(tags=["simulations"])

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from simulations import events
-from simulations.trainer import Assignment
+from simulations.running import events
+from simulations.running.trainer import Assignment
 
 log = logging.getLogger(__name__)
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 LINE_LIMIT = 64 * 1024 * 1024  # a round of 10,000 clients is a line of a few MB
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # All that a trainer learns of our environment; what is not named here, such as SECRET_KEY, it never has.
@@ -60,7 +60,7 @@ class Trainer:
     @classmethod
     async def start(cls, assignment: Assignment) -> "Trainer":
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "simulations.trainer"),
+            *(sys.executable, "-m", "simulations.running.trainer"),
             cwd=PROJECT,
             env=environment(),
             stdin=asyncio.subprocess.PIPE,

@@ -16,8 +16,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from incentives.models import Ledger
-from simulations import bell, lifecycle, stream, workers
 from simulations.models import Simulation, Status
+from simulations.running import bell, lifecycle, workers
+from simulations.showing import stream
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,11 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
-from simulations import feed, logs, owners
-from simulations.fragments import render_update
+from simulations import logs, owners
 from simulations.models import Event, Simulation
-from simulations.patience import insist
+from simulations.running.patience import insist
+from simulations.showing import feed
+from simulations.showing.fragments import render_update
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 15.0

@@ -15,8 +15,9 @@ from django.core.cache import cache
 from django.db.models import F, Q
 from django.template.loader import render_to_string
 
-from simulations import lifecycle, wording
 from simulations.models import Client, Event, Round, Simulation, Status
+from simulations.running import lifecycle
+from simulations.showing import wording
 
 LOG_LINES = 500
 ROUND_ROWS = 500

@@ -4,8 +4,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, TextIO
 
-from simulations.events import Event, Log, Resolved, Round, Started
 from simulations.models import Simulation
+from simulations.running.events import Event, Log, Resolved, Round, Started
 
 BAR_WIDTH = 30
 SHOWN_CLIENTS = 20

@@ -11,8 +11,8 @@ from typing import Any
 
 from django.http import QueryDict
 
-from simulations import wording
 from simulations.config import FIELDS, GROUPS, PRESETS, SimulationConfig
+from simulations.showing import wording
 from training.config import BEHAVIOURS, ConfigError, bounds_text
 
 FIRST = ("num_clients", "num_rounds", "partition", "valuation")  # beside the button; all others are under More

@@ -1,0 +1,1 @@
+"""What carries a simulation from the queue to its last event. Never imports simulations.showing."""

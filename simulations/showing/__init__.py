@@ -1,0 +1,1 @@
+"""What people and programs see of simulations: pages, JSON, streams. Reads rows, never touches the loop."""
