@@ -46,7 +46,7 @@ def test_it_says_what_is_no_json(given, problem):
         ('{"\\udfff": 1}', "\udfff", "no text may have"),
         ("[" * 3_000, None, "nested too deeply"),
         ("[" * 100_000, None, "nested too deeply"),
-        ('{"a": %s0%s}' % ("[" * 900, "]" * 900), "a", "nested too deeply"),
+        ('{"a": ' + "[" * 900 + "0" + "]" * 900 + "}", "a", "nested too deeply"),
         ("[" * 33 + "0" + "]" * 33, None, "nested too deeply"),
     ],
 )
