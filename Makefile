@@ -10,6 +10,7 @@ PYTHON ?=
 SCHEDULES ?= 20000
 KILLS ?= 60
 SEED ?=
+TESTS_AT_ONCE ?= auto
 CANDIDATES = $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 BIN := .venv/bin
 
@@ -23,11 +24,11 @@ run: .venv/.installed .env ## the site with its worker on http://127.0.0.1:8000,
 	@exec $(BIN)/python -m daphne --bind 127.0.0.1 --port $(PORT) fedsite.asgi:application
 
 # Everything on SQLite, then what is marked `database` on PostgreSQL. The last line says what the machine lacks.
-test: .venv/.installed-dev ## every test, dependencies first
+test: .venv/.installed-dev ## every test, TESTS_AT_ONCE=auto (as many as cores), dependencies first
 	@trap 'exit 130' INT; unset DATABASE_URL; status=0; \
-	$(BIN)/python -m pytest || status=$$?; \
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal || status=$$?; \
 	echo "Once more on PostgreSQL: the tests marked database"; \
-	$(BIN)/python -m fedsite.tests.with_postgres $(BIN)/python -m pytest -m database || status=$$?; \
+	$(BIN)/python -m fedsite.tests.with_postgres $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m database || status=$$?; \
 	$(BIN)/python -m fedsite.tests.machine || status=$$?; \
 	exit $$status
 
