@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 from typing import Annotated, Any
 
+from django.conf import settings
 from django.db.models import Model, Q, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
-from ninja import Header, Query, Router, Schema
+from ninja import Header, Query, Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from incentives import ledger
-from incentives.models import MINT, TREASURY, Account, Ledger, Transfer
+from incentives import by_hand, ledger
+from incentives.models import Account, Ledger, Transfer
 from incentives.rewards import MICROTOKENS, improvement_pool
 
-MANUAL = "manual"  # the ledger of rewards that were asked for by hand
 MOST = 2**63 - 1
 NEWEST = 1000  # transactions that the compatible ledger lists
 
@@ -151,9 +150,10 @@ def verify(request: HttpRequest, response: HttpResponse, filters: Query[Page]) -
     return [ledger.verify(row) for row in _page(request, response, rows, filters)]
 
 
-@router.post("/reward", response={200: RewardOut, 409: Problem, 422: Problem})
+@router.post("/reward", response={200: RewardOut, 403: Problem, 409: Problem, 422: Problem, 429: Problem})
 def reward(
     request: HttpRequest,
+    response: HttpResponse,
     payload: RewardIn,
     idempotency_key: Annotated[
         str | None, Header(None, alias="Idempotency-Key", min_length=1, max_length=100, pattern=r"^[!-~]+$")
@@ -161,11 +161,32 @@ def reward(
 ) -> Any:
     """Reward a client by hand: max(0, previous - current) x scaling tokens, on the ledger `manual`.
 
-    With an Idempotency-Key header a repeat pays nothing more.
+    With an Idempotency-Key header a repeat pays nothing more. In login access it takes the permission "Can mint rewards
+    by hand", in open access one address has 1,000 tokens a day.
     """
+    is_open = settings.FEDSITE_ACCESS == "open"
+    if not is_open and not request.user.has_perm("incentives.reward_by_hand"):
+        raise HttpError(403, "Rewards by hand take the permission to mint them, which the admin gives")
     microtokens = _pool(payload)
-    if microtokens:
-        _pay(payload, microtokens, idempotency_key or uuid.uuid4().hex)
+    if is_open and microtokens > by_hand.MOST_MICROTOKENS:
+        raise HttpError(422, f"scaling_factor: {by_hand.TooMuch(0)}, and this is {microtokens / MICROTOKENS:,}")
+    try:
+        if microtokens or idempotency_key:
+            by_hand.pay(
+                payload.user_id,
+                microtokens,
+                {name: repr(value) for name, value in payload.dict().items()},
+                actor=request.user.get_username(),
+                key=idempotency_key,
+                address=request.address if is_open else None,
+            )
+    except by_hand.AnotherReward:
+        raise HttpError(409, f"Idempotency-Key: {idempotency_key} came with another reward before") from None
+    except by_hand.TooMuch as error:
+        response["Retry-After"] = str(error.seconds)
+        return Status(429, {"detail": f"{error}; go on in {error.seconds} s"})
+    except ledger.LedgerError as error:
+        raise HttpError(422, f"scaling_factor: {error}") from None
     return {
         "user_id": payload.user_id,
         "reward": microtokens / MICROTOKENS,
@@ -214,24 +235,6 @@ def _pool(payload: RewardIn) -> int:
     try:
         return improvement_pool(payload.previous_metric, payload.current_metric, payload.scaling_factor)
     except ValueError as error:
-        raise HttpError(422, f"scaling_factor: {error}") from None
-
-
-def _pay(payload: RewardIn, microtokens: int, key: str) -> None:
-    try:
-        ledger.post(
-            ledger.open_ledger(MANUAL).pk,
-            key=f"reward:{key}",
-            transfers=[
-                ledger.Entry(MINT, TREASURY, microtokens, "pool"),
-                ledger.Entry(TREASURY, ledger.client_account(payload.user_id), microtokens, "reward"),
-            ],
-            description=f"Reward of client {payload.user_id}",
-            memo={name: repr(value) for name, value in payload.dict().items()},
-        )
-    except ledger.KeyConflict:
-        raise HttpError(409, f"Idempotency-Key: {key} came with another reward before") from None
-    except ledger.LedgerError as error:
         raise HttpError(422, f"scaling_factor: {error}") from None
 
 

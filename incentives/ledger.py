@@ -100,10 +100,10 @@ def post(
     return _append(ledger_id, content)
 
 
-def reverse(original: Transaction, reason: str) -> Transaction:
-    """Append the mirror image of a transaction.
+def reverse(original: Transaction, reason: str, *, actor: str = "") -> Transaction:
+    """Append the mirror image of a transaction, with the user name of who wants it in the memo.
 
-    A repeat with the same reason is harmless; with another it is AlreadyReversed. InsufficientBalance
+    A repeat by the same actor for the same reason is harmless, any other is AlreadyReversed. InsufficientBalance
     where somebody has spent what would be taken back.
     """
     rows = original.transfers.select_related("debit_account", "credit_account").order_by("position")
@@ -111,7 +111,7 @@ def reverse(original: Transaction, reason: str) -> Transaction:
         key=f"{REVERSAL}{original.sequence}",
         transfers=tuple(Entry(row.credit_account.name, row.debit_account.name, row.amount, "reversal") for row in rows),
         description=reason,
-        memo={},
+        memo={"actor": actor} if actor else {},
         reverses=original.sequence,
     )
     _check(content)

@@ -85,6 +85,10 @@ class Transaction(models.Model):
     recorded_at = models.DateTimeField(default=timezone.now, editable=False, db_index=True, help_text="not hashed")
 
     class Meta:
+        permissions = (
+            ("reward_by_hand", "Can mint rewards by hand"),
+            ("reverse_transaction", "Can reverse transactions"),
+        )
         constraints = [  # noqa: RUF012
             models.UniqueConstraint(fields=["ledger", "sequence"], name="one_transaction_of_a_sequence"),
             models.UniqueConstraint(fields=["ledger", "key"], name="one_transaction_of_a_key"),
@@ -129,3 +133,16 @@ class Transfer(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         raise AppendOnly(f"{self} cannot be deleted; post a reversal")
+
+
+class RewardRequest(models.Model):
+    """A reward that was asked for by hand within the last day, so that a key means one reward and a day has its cap."""
+
+    key = models.CharField(max_length=200, unique=True, help_text="of the transaction, also where nothing was paid")
+    asked_sha256 = models.CharField(max_length=64, help_text="of the terms and the actor")
+    address = models.CharField(max_length=64, blank=True, help_text="where open access asked from")
+    microtokens = models.PositiveBigIntegerField()
+    asked_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.key

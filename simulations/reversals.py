@@ -18,7 +18,7 @@ MOST = 100  # at once
 
 
 @transaction.atomic
-def reverse(original: Transaction, reason: str) -> Transaction:
+def reverse(original: Transaction, reason: str, *, actor: str) -> Transaction:
     """Post the mirror image. Raises LedgerError where the ledger refuses, or its end is not the recorded one.
 
     The simulation's row is locked before the ledger's, as by whoever records a round.
@@ -28,7 +28,7 @@ def reverse(original: Transaction, reason: str) -> Transaction:
     chain = Ledger.objects.select_for_update().get(pk=original.ledger_id)
     if recorded not in (None, chain.head):  # a new copy of the head would hide it
         raise ledger.LedgerError("the chain does not end as its simulation's row says; run verify_ledger")
-    posted = ledger.reverse(original, reason)
+    posted = ledger.reverse(original, reason, actor=actor)
     chain.refresh_from_db()
     Simulation.objects.filter(ledger=chain).update(ledger_head=chain.head, ledger_length=chain.length)
     return posted
@@ -44,7 +44,7 @@ class ReversibleTransactionAdmin(TransactionAdmin):
     actions = ("reverse",)
 
     def has_reverse_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("incentives.add_transaction")
+        return request.user.has_perm("incentives.reverse_transaction")
 
     @admin.action(description="Reverse: post what takes them back", permissions=["reverse"])
     def reverse(self, request: HttpRequest, queryset: QuerySet[Transaction]) -> HttpResponse | None:
@@ -67,7 +67,7 @@ class ReversibleTransactionAdmin(TransactionAdmin):
     def _reverse(self, request: HttpRequest, original: Transaction, reason: str) -> None:
         name = f"{original} of {original.ledger}"
         try:
-            posted = reverse(original, reason)
+            posted = reverse(original, reason, actor=request.user.get_username())
         except ledger.LedgerError as error:
             self.message_user(request, f"{name} stands: {error}.", messages.ERROR)
             return

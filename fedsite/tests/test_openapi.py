@@ -15,7 +15,7 @@ STREAMS = r"/stream/?$"
 RULES = """
 [[operations]]
 include-operation-id = ["simulations_api_start", "incentives_api_transfers", "incentives_api_reward"]
-checks.positive_data_acceptance.expected-statuses = ["2xx", 409, 422]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 409, 422, 429]
 """
 SEED = """
 from django.contrib.auth.models import User

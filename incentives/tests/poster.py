@@ -17,6 +17,7 @@ import django
 
 LEDGER = "simulation-1"
 SPENDERS, REPEATS, POSTS = 5, 10, 5  # a process's own tries to spend it all, shared keys, own transactions
+REWARDS = 2  # by hand, besides one under a shared key
 DUPLICATES = 125  # of one transaction, by each of eight processes
 
 
@@ -43,7 +44,8 @@ def race(name: str) -> dict[str, Any]:
     for n in range(POSTS):  # all make the accounts that are missing
         entries = [ledger.Entry("mint", f"client:{10 + n}", 1, "pool")]
         ledger.post(known, key=f"own:{name}:{n}", transfers=entries)
-    return {"spent": spent, "other_ledger": ledger.open_ledger("manual").pk}
+    minted = sum(_mint(f"{name}:{n}") for n in range(REWARDS)) + _mint("shared")
+    return {"spent": spent, "minted": minted, "other_ledger": ledger.open_ledger("manual").pk}
 
 
 def _spend(known: int, key: str) -> bool:
@@ -56,6 +58,17 @@ def _spend(known: int, key: str) -> bool:
     return True
 
 
+def _mint(key: str) -> bool:
+    """A tenth of what one address may have in a day."""
+    from incentives import by_hand
+
+    try:
+        by_hand.pay(1, by_hand.MOST_MICROTOKENS // 10, {}, key=key, address="10.0.0.1")
+    except by_hand.TooMuch:
+        return False
+    return True
+
+
 def check(name: str) -> dict[str, Any]:
     import dataclasses
 
@@ -64,7 +77,8 @@ def check(name: str) -> dict[str, Any]:
 
     opened = Ledger.objects.get(name=LEDGER)
     balances = dict(Account.objects.filter(ledger=opened).values_list("name", "balance"))
-    return dataclasses.asdict(ledger.verify(opened)) | {"balances": balances}
+    manual = Ledger.objects.filter(name="manual").values_list("length", flat=True).first()
+    return dataclasses.asdict(ledger.verify(opened)) | {"balances": balances, "rewards": manual}
 
 
 STEPS: dict[str, Callable[[str], dict[str, Any]]] = {"fund": fund, "race": race, "check": check}

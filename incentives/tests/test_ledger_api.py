@@ -189,10 +189,12 @@ def test_it_rewards_once_for_an_idempotency_key(api):
     assert Transaction.objects.count() == 1
 
 
-def test_it_posts_nothing_for_no_improvement(api):
-    response = reward(api, REWARD | {"current_metric": 0.6})
-    assert response.json() == {"user_id": 1, "reward": 0.0, "new_balance": 0.0}
-    assert Ledger.objects.count() == 0
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k"}])
+def test_it_posts_nothing_for_no_improvement(api, headers):
+    for _ in range(2):
+        response = reward(api, REWARD | {"current_metric": 0.6}, **headers)
+        assert response.json() == {"user_id": 1, "reward": 0.0, "new_balance": 0.0}
+    assert Transaction.objects.count() == 0
 
 
 @pytest.mark.parametrize(

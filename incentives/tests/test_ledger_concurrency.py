@@ -93,6 +93,8 @@ def test_it_keeps_its_promises_among_eight_processes(scratch):
     found = finish(start(scratch, "check"))
     assert sum(answer["spent"] for answer in answers) == 1
     assert len({answer["other_ledger"] for answer in answers}) == 1
+    assert found["rewards"] == 10  # as many as one address may have, to the last one
+    assert sum(answer["minted"] for answer in answers) >= 10  # a repeat is told the same
     assert found["problem"] is None
     assert DUPLICATES * PROCESSES == 1000
     assert found["transactions"] == 1 + 1 + 1 + REPEATS + PROCESSES * POSTS

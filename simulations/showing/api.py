@@ -197,7 +197,11 @@ def start(
     config = SimulationConfig.from_dict(body(request))
     asked = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
     owner = owners.person(request)
-    key = f"user:{owner.pk}:{idempotency_key}" if owner and idempotency_key else idempotency_key
+    key = idempotency_key
+    if key and owner:
+        key = f"user:{owner.pk}:{key}"
+    elif key and key.startswith("user:"):
+        key = f" {key}"  # no header holds a blank, so nobody's key is a person's
     known = lifecycle.by_key(key) if key else None
     simulation = known or lifecycle.queue(
         config, origin=Origin.API, owned_by=owner, idempotency_key=key, request_sha256=asked

@@ -1,10 +1,12 @@
 """The operator's admin: everything to be seen at a bounded cost, acted on through the lifecycle, nothing edited."""
 
 from datetime import timedelta
+from importlib import import_module
 
 import pytest
+from django.apps import apps
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.test import Client as Browser
 from django.urls import reverse
@@ -29,7 +31,7 @@ def root() -> Browser:
 
 
 def staff(*permissions: str) -> Browser:
-    user = User.objects.create_user("staff", is_staff=True)
+    user, _ = User.objects.get_or_create(username="staff", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
     browser = Browser()
     browser.force_login(user)
@@ -246,7 +248,7 @@ def test_a_reversal_is_a_new_transaction_and_the_ledger_still_verifies(root, cap
     answer = ask_to_reverse(root, original, confirmed="yes", reason="Paid by mistake")
     assert said(answer) == [f"Transaction 3 of {simulation.ledger} is taken back by transaction 4."]
     posted = Transaction.objects.get(reverses=original)
-    assert (posted.sequence, posted.description) == (4, "Paid by mistake")
+    assert (posted.sequence, posted.description, posted.memo) == (4, "Paid by mistake", {"actor": "root"})
     simulation.refresh_from_db()
     assert (simulation.ledger_head, simulation.ledger_length) == (posted.hash, 4)
     call_command("verify_ledger")
@@ -277,8 +279,18 @@ def test_a_reversal_does_not_hide_that_a_chain_was_cut(root):
 def test_reversing_needs_the_permission_to():
     recorded()
     original = Transaction.objects.get(sequence=1)
-    ask_to_reverse(staff("view_transaction"), original, confirmed="yes", reason="Mistake")
+    ask_to_reverse(staff("view_transaction", "add_transaction"), original, confirmed="yes", reason="Mistake")
     assert Transaction.objects.count() == 3
+    ask_to_reverse(staff("view_transaction", "reverse_transaction"), original, confirmed="yes", reason="Mistake")
+    assert Transaction.objects.count() == 4
+
+
+def test_who_could_reverse_before_there_was_a_permission_still_can():
+    ann, reviewers = User.objects.create_user("ann", is_staff=True), Group.objects.create(name="reviewers")
+    add, reverse = (Permission.objects.get(codename=f"{word}_transaction") for word in ("add", "reverse"))
+    ann.user_permissions.add(add), reviewers.permissions.add(add)
+    import_module("incentives.migrations.0003_rewards_by_hand").carry_over(apps, None)
+    assert (list(reverse.user_set.all()), list(reverse.group_set.all())) == ([ann], [reviewers])
 
 
 # Ten thousand of everything

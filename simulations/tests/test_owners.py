@@ -251,6 +251,16 @@ def test_a_key_is_its_owners_own():
     assert post(signed_in("ben"), API, idempotency_key="k" * 200).status_code == 201
 
 
+def test_nobodys_key_is_one_of_a_person(settings):
+    settings.FEDSITE_ACCESS = "open"
+    theirs = post(signed_in("ada"), API, idempotency_key="x").json()
+    spelled_alike = f"user:{User.objects.get(username='ada').pk}:x"
+    first, again = (post(Browser(), API, idempotency_key=spelled_alike) for _ in range(2))
+    assert (first.status_code, first.json()["owner"]) == (201, None)
+    assert first.json()["id"] == again.json()["id"] != theirs["id"]
+    assert post(signed_in("ada"), API, idempotency_key="x").json()["id"] == theirs["id"]
+
+
 def test_what_somebody_left_behind_stays():
     simulation = owned()
     User.objects.get(username="ada").delete()

@@ -115,7 +115,7 @@ def test_what_is_posted_while_it_reads_is_not_forged(monkeypatch):
 
     def verified_meanwhile(*arguments):
         if newest.count() == 3:
-            reversals.reverse(newest[0], "a mistake")
+            reversals.reverse(newest[0], "a mistake", actor="ada")
         return real(*arguments)
 
     monkeypatch.setattr(verify_ledger, "verify", verified_meanwhile)
