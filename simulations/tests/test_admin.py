@@ -289,7 +289,7 @@ def test_who_could_reverse_before_there_was_a_permission_still_can():
     ann, reviewers = User.objects.create_user("ann", is_staff=True), Group.objects.create(name="reviewers")
     add, reverse = (Permission.objects.get(codename=f"{word}_transaction") for word in ("add", "reverse"))
     ann.user_permissions.add(add), reviewers.permissions.add(add)
-    import_module("incentives.migrations.0003_rewards_by_hand").carry_over(apps, None)
+    import_module("incentives.migrations.0004_rewards_by_hand").carry_over(apps, None)
     assert (list(reverse.user_set.all()), list(reverse.group_set.all())) == ([ann], [reviewers])
 
 

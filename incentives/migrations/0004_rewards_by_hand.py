@@ -20,7 +20,7 @@ def carry_over(apps, schema_editor):
 class Migration(migrations.Migration):
     dependencies = [
         ("auth", "0012_alter_user_first_name_max_length"),
-        ("incentives", "0002_append_only"),
+        ("incentives", "0003_no_rowid"),
     ]
 
     operations = [
