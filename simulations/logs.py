@@ -2,10 +2,10 @@
 
 import json
 import logging
-import os
-import socket
 from contextvars import ContextVar
 from datetime import UTC, datetime
+
+from simulations import processes
 
 subject: ContextVar[dict[str, str | int]] = ContextVar("subject", default={})  # noqa: B039  # never changed in place
 
@@ -13,11 +13,6 @@ subject: ContextVar[dict[str, str | int]] = ContextVar("subject", default={})  #
 def about(**ids: str | int) -> None:
     """What all further records of this task are about, and of the threads and tasks that it starts."""
     subject.set(subject.get() | ids)
-
-
-def process_name() -> str:
-    """host:process, as the owner of a claim begins with it."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class JsonLines(logging.Formatter):
@@ -28,7 +23,7 @@ class JsonLines(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "process": process_name(),
+            "process": processes.name(),
             **subject.get(),
             "message": record.getMessage(),
         }

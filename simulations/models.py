@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
-from django.utils import timezone
 
 
 class Status(models.TextChoices):
@@ -55,7 +54,7 @@ class Simulation(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     # Who runs it. Every write of a worker carries the fence; whoever holds an older one changes nothing.
-    owner = models.CharField(max_length=200, blank=True, help_text="host:process:token of the claim")
+    owner = models.CharField(max_length=200, blank=True, help_text="host:process:birth:token of the claim")
     fence = models.PositiveIntegerField(default=0)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     lost_leases = models.PositiveSmallIntegerField(default=0, help_text="claims that ended without a word")
@@ -93,17 +92,11 @@ class Simulation(models.Model):
     def is_finished(self) -> bool:
         return self.status not in UNFINISHED
 
-    @property
-    def is_interrupted(self) -> bool:
-        """A shell run whose shell is gone: it stands still until somebody says that it shall go on."""
-        held = self.lease_expires_at is not None and self.lease_expires_at > timezone.now()
-        return self.origin == Origin.SHELL and not self.is_finished and not held
-
 
 class Worker(models.Model):
     """A process that runs what waits. It writes its row when it starts and every few seconds, and takes it away."""
 
-    name = models.CharField(max_length=200, unique=True, help_text="host:process, as the owner of a claim begins")
+    name = models.CharField(max_length=200, unique=True, help_text="host:process:birth, as the owner of a claim begins")
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField(help_text="by the data base's clock")
 

@@ -4,8 +4,6 @@ Every step is one transaction with a conditional UPDATE. A run is held by a leas
 raises the fence, and a worker with an older fence changes nothing any more.
 """
 
-import os
-import socket
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -14,11 +12,12 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from incentives import ledger
+from simulations import processes
 from simulations.config import SimulationConfig
 from simulations.models import UNFINISHED, Origin, Simulation, Status
 from simulations.running import bell
@@ -26,6 +25,7 @@ from simulations.running.recorder import Claim, append, change
 from training import failpoints
 
 MAX_LOST_LEASES = 3
+SHELL_SECONDS = 5  # after its lease has ended in which a shell may still take its own run again
 LOOKED_AT = 20  # of the queue in one look: somebody may be faster with the first ones
 
 
@@ -138,35 +138,36 @@ def place_in_queue(simulation: Simulation) -> int:
 
 def new_owner() -> str:
     """This process, and this claim of it: a name that no other claim has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
-
-
-def owner_is_dead(owner: str) -> bool:
-    """Whether the owner is a process of this host that no longer exists. False where that cannot be known."""
-    host, _, rest = owner.partition(":")
-    if host != socket.gethostname() or not rest:
-        return False
-    try:
-        os.kill(int(rest.partition(":")[0]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return f"{processes.name()}:{uuid.uuid4().hex}"
 
 
 def is_lost(simulation: Simulation, at: datetime | None = None) -> bool:
-    """Whether whoever ran it is gone: its lease has expired, or its process is dead on this host."""
+    """Whether whoever ran it is gone: its lease has expired, or its process is dead on this machine."""
     if simulation.status != Status.RUNNING:
         return False
     at, longest = at or now(), timedelta(seconds=impossible_seconds())
-    return not at <= simulation.lease_expires_at <= at + longest or owner_is_dead(simulation.owner)
+    return not at <= simulation.lease_expires_at <= at + longest or processes.is_dead(simulation.owner)
+
+
+def is_interrupted(simulation: Simulation, at: datetime | None = None) -> bool:
+    """Whether it is a shell's and its shell is gone: it stands still until somebody says that it shall go on."""
+    waits = simulation.status == Status.QUEUED or is_lost(simulation, at)
+    return simulation.origin == Origin.SHELL and not simulation.is_finished and waits
+
+
+def interrupted(at: datetime) -> Q:
+    """The same as a condition, but for a process that has just died: its lease tells of it, or a worker's next look."""
+    held = Q(lease_expires_at__range=(at, at + timedelta(seconds=impossible_seconds())))
+    return Q(origin=Origin.SHELL) & (Q(status=Status.QUEUED) | (Q(status=Status.RUNNING) & ~held))
 
 
 def claim_next() -> Claim | None:
-    """The oldest simulation that nobody runs, now ours; None where there is none. Lost ones go before the queue."""
+    """The next simulation that nobody runs, now ours; None where there is none. Lost ones go before the queue, and a
+    shell's whose shell is gone is given back to whoever resumes it."""
     for simulation in _unheld():
-        if claim := take(simulation):
+        if simulation.origin == Origin.SHELL:
+            _interrupt(simulation)
+        elif claim := take(simulation):
             return claim
     return None
 
@@ -177,8 +178,7 @@ UNHELD = f"""
     SELECT simulation.*, lease_expires_at BETWEEN {{now}} AND {{longest}} AS is_held
     FROM simulations_simulation AS simulation
     WHERE status IN ('queued', 'running') AND (
-        (status = 'running' AND origin <> 'shell'
-            AND (owner LIKE %s OR lease_expires_at NOT BETWEEN {{now}} AND {{longest}}))
+        (status = 'running' AND (owner LIKE %s OR lease_expires_at NOT BETWEEN {{now}} AND {{longest}}))
         OR id IN (SELECT id FROM simulations_simulation WHERE status = 'queued' AND origin <> 'shell'
             ORDER BY id LIMIT {LOOKED_AT}))
     ORDER BY CASE status WHEN 'running' THEN 0 ELSE 1 END, id
@@ -187,8 +187,8 @@ UNHELD = f"""
 
 def _unheld() -> Iterator[Simulation]:
     look = UNHELD.format(now=_clock_in_sql(0), longest=_clock_in_sql(impossible_seconds()))
-    for seen in Simulation.objects.raw(look, [f"{socket.gethostname()}:%"]):
-        if seen.status == Status.QUEUED or not seen.is_held or owner_is_dead(seen.owner):
+    for seen in Simulation.objects.raw(look, [f"%:{processes.machine()}-%"]):
+        if seen.status == Status.QUEUED or not seen.is_held or processes.is_dead(seen.owner):
             yield seen
 
 
@@ -227,6 +227,17 @@ def _start_line(simulation: Simulation) -> tuple[str, str]:
     if simulation.rounds_done:
         return "resumed", f"Going on after round {simulation.rounds_done}"
     return "starting", "Starting the trainer; PyTorch takes a few seconds to load"
+
+
+@transaction.atomic
+def _interrupt(simulation: Simulation) -> None:
+    """A shell is gone that said nothing, killed or cut off: its run waits for it, as if it had given the run back."""
+    seen = Simulation.objects.filter(pk=simulation.pk, fence=simulation.fence, status=Status.RUNNING)
+    if not processes.is_dead(simulation.owner):  # it may live, and take the run again whose trainer it has lost
+        seen = seen.exclude(lease_expires_at__range=(clock(-SHELL_SECONDS), clock(impossible_seconds())))
+    lost = {"lost_leases": F("lost_leases") + 1, "fence": F("fence") + 1}
+    if seen.update(status=Status.QUEUED, owner="", lease_expires_at=None, **lost):
+        append(simulation.pk, "interrupted", "Its shell is gone; it can go on after its last recorded round")
 
 
 def heartbeat(claim: Claim) -> None:
@@ -282,19 +293,23 @@ def cancel(simulation_id: int) -> Simulation:
     return Simulation.objects.get(pk=simulation_id)
 
 
-def resume(simulation_id: int) -> Simulation:
-    """Queue a failed, cancelled or interrupted simulation again. Raises Conflict, QueueFull, DoesNotExist."""
+def resume(simulation_id: int, *, by_shell: bool = False) -> Simulation:
+    """Queue a failed, cancelled or interrupted simulation again, or let it wait for a shell alone.
+
+    Raises Conflict, QueueFull, DoesNotExist.
+    """
     with transaction.atomic():
         simulation = Simulation.objects.get(pk=simulation_id)
-        if not (simulation.status in (Status.FAILED, Status.CANCELLED) or simulation.is_interrupted):
+        if not (simulation.status in (Status.FAILED, Status.CANCELLED) or is_interrupted(simulation)):
             allowed = "only a failed, cancelled or interrupted one can go on"
             raise Conflict(f"Simulation {simulation_id} is {simulation.status}; {allowed}")
-        if simulation.is_finished:
+        if simulation.is_finished and not by_shell:
             _refuse_too_many(simulation.owned_by_id)
         seen = Simulation.objects.filter(pk=simulation_id, status=simulation.status, fence=simulation.fence)
         values = {"status": Status.QUEUED, "fence": F("fence") + 1, "lost_leases": 0, "failure": "", "traceback": ""}
-        origin = Origin.API if simulation.origin == Origin.SHELL else simulation.origin
-        if not seen.update(**values, origin=origin, finished_at=None, owner="", lease_expires_at=None):
+        values |= {"archived": False, "finished_at": None, "owner": "", "lease_expires_at": None}
+        by = Origin.SHELL if by_shell else Origin.API if simulation.origin == Origin.SHELL else simulation.origin
+        if not seen.update(**values, origin=by):
             raise Conflict(f"Simulation {simulation_id} has just changed; look again")
         append(simulation_id, "queued", f"Queued again; it goes on after round {simulation.rounds_done}")
     bell.ring(simulation_id)

@@ -16,7 +16,7 @@ from channels.db import database_sync_to_async
 from channels.worker import Worker
 from django.conf import settings
 
-from simulations import logs
+from simulations import logs, processes
 from simulations.models import Simulation
 from simulations.running import bell, lifecycle, recorder, workers
 from simulations.running.events import Completed, Event, Failed, Log, Round
@@ -66,7 +66,7 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
     Ends early, without a word, where the claim goes stale. Closed or cancelled before its end, it gives the run back.
     A data base that does not answer is waited for, and the trainer waits with it.
     """
-    logs.about(simulation=claim.simulation_id, fence=claim.fence, worker=logs.process_name())
+    logs.about(simulation=claim.simulation_id, fence=claim.fence, worker=processes.name())
     trainer = lease = None
     try:
         failpoints.reach("claimed")

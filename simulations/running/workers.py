@@ -8,9 +8,9 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max, Min, Q
+from django.db.models import Count, F, Max, Min, Q
 
-from simulations import logs
+from simulations import processes
 from simulations.models import Event, Simulation, Status, Worker
 from simulations.running import lifecycle
 
@@ -30,8 +30,8 @@ def beat_seconds() -> float:
 @transaction.atomic
 def arrive() -> None:
     """This process is a worker now. Rows of workers that are gone go with whoever arrives."""
-    mine = logs.process_name()
-    dead = [name for name in Worker.objects.values_list("name", flat=True) if lifecycle.owner_is_dead(name)]
+    mine = processes.name()
+    dead = [name for name in Worker.objects.values_list("name", flat=True) if processes.is_dead(name)]
     old = Q(seen_at__lt=lifecycle.clock(-KEPT_SECONDS))
     Worker.objects.filter(old | Q(name__in=[mine, *dead])).delete()
     Worker.objects.create(name=mine, started_at=lifecycle.clock(), seen_at=lifecycle.clock())
@@ -39,12 +39,12 @@ def arrive() -> None:
 
 def beat() -> None:
     """It is still there. One query."""
-    if not Worker.objects.filter(name=logs.process_name()).update(seen_at=lifecycle.clock()):
+    if not Worker.objects.filter(name=processes.name()).update(seen_at=lifecycle.clock()):
         arrive()  # again: it was silent for so long that somebody took its row away
 
 
 def leave() -> None:
-    Worker.objects.filter(name=logs.process_name()).delete()
+    Worker.objects.filter(name=processes.name()).delete()
 
 
 # What others see of it
@@ -100,20 +100,21 @@ def _runs() -> dict[str, list[Run]]:
 
 
 def _seen(name: str, started_at: datetime | None, silent: float | None, runs: list[Run], at: datetime) -> Seen:
+    host, process = processes.host_and_process(name)
     renewed = timedelta(seconds=settings.FEDSITE_LEASE_SECONDS)
     leases = [(at - run.simulation.lease_expires_at + renewed).total_seconds() for run in runs]
     heard = min([*leases, *([] if silent is None else [silent])])
     return Seen(
-        host=name.rpartition(":")[0],
-        process=name.rpartition(":")[2],
+        host=host,
+        process=process,
         started_at=started_at,
         silent_seconds=max(heard, 0.0),
-        is_lost=heard > settings.FEDSITE_LEASE_SECONDS or lifecycle.owner_is_dead(name),
+        is_lost=heard > settings.FEDSITE_LEASE_SECONDS or processes.is_dead(name),
         runs=runs,
     )
 
 
 def queue() -> dict[str, Any]:
-    """How many wait, and for how long the first of them. One query."""
-    found = lifecycle.waiting().aggregate(oldest=Min("created_at"))
-    return {"waiting": lifecycle.waiting().count(), "oldest": found["oldest"]}
+    """How many wait, and since when the first of them; a newest event tells when its simulation began to. One query."""
+    newest = lifecycle.waiting().order_by().filter(events__sequence=F("last_sequence"))
+    return newest.aggregate(waiting=Count("id"), oldest=Min("events__at"))

@@ -39,6 +39,7 @@ class Problem(Schema):
 class Record(Schema):
     id: int
     status: str
+    interrupted: bool
     owner: str | None
     archived: bool
     num_rounds: int

@@ -15,7 +15,7 @@ from django.core.cache import cache
 from django.db.models import F, Q
 from django.template.loader import render_to_string
 
-from simulations.models import Client, Event, Round, Simulation, Status
+from simulations.models import Client, Event, Origin, Round, Simulation, Status
 from simulations.running import lifecycle
 from simulations.showing import wording
 
@@ -68,8 +68,10 @@ def page(simulation: Simulation, *, may_act: bool = True) -> dict[str, Any]:
 
 def status(simulation: Simulation, may_act: bool) -> dict[str, Any]:
     """What is done with it, and what the reader may do."""
-    can_resume = simulation.status in (Status.FAILED, Status.CANCELLED) or simulation.is_interrupted
+    is_interrupted = lifecycle.is_interrupted(simulation)
+    can_resume = simulation.status in (Status.FAILED, Status.CANCELLED) or is_interrupted
     return {
+        "state": "interrupted" if is_interrupted else simulation.status,
         "facts": wording.facts(simulation),
         "can_cancel": may_act and not simulation.is_finished,
         "can_resume": may_act and can_resume,
@@ -78,8 +80,9 @@ def status(simulation: Simulation, may_act: bool) -> dict[str, Any]:
 
 
 def summary(simulation: Simulation) -> dict[str, Any]:
-    label, kind = ("Time", "spent") if simulation.is_finished else ("Time left", "left")
-    place = ahead(simulation) if simulation.status == Status.QUEUED else None
+    stands = simulation.is_finished or lifecycle.is_interrupted(simulation)
+    label, kind = ("Time", "spent") if stands else ("Time left", "left")
+    place = ahead(simulation) if simulation.status == Status.QUEUED and not stands else None
     return {"time_label": label, "time_kind": kind, "time_left": time_left(simulation), "ahead": place}
 
 
@@ -93,7 +96,8 @@ def time_left(simulation: Simulation) -> float | None:
 
 def ahead(simulation: Simulation) -> int:
     """Simulations that run or wait before this one."""
-    return lifecycle.place_in_queue(simulation) + Simulation.objects.filter(status=Status.RUNNING).count()
+    running = Simulation.objects.filter(status=Status.RUNNING).exclude(origin=Origin.SHELL)
+    return lifecycle.place_in_queue(simulation) + running.count()
 
 
 def log_lines(simulation: Simulation) -> list[Event]:

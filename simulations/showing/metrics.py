@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import Error, connection
-from django.db.models import Count, F, Min, Sum
+from django.db.models import Count, Sum
 from django.utils import timezone
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -32,7 +32,7 @@ class SiteCollector(Collector):
         yield redis_up()
         try:
             at = lifecycle.now()
-            recorded = [*simulations(), *queue(), *who_is_there(at), leases(at), *ledgers()]
+            recorded = [*simulations(at), *queue(), *who_is_there(at), leases(at), *ledgers()]
         except Error:
             log.exception("The data base does not answer; its metrics are left out")
             recorded = []
@@ -53,23 +53,26 @@ def counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"fedsite_{name}", text, value=value)
 
 
-def simulations() -> Iterator[Metric]:
+def simulations(at: datetime) -> Iterator[Metric]:
+    """An interrupted one counts as such, and not as queued or running, which it would seem to be for ever."""
     sums = {"number": Count("id"), "rounds": Sum("rounds_done"), "events": Sum("last_sequence")}
-    rows = {row["status"]: row for row in Simulation.objects.values("status").annotate(**sums)}
+    sums |= {"interrupted": Count("id", filter=lifecycle.interrupted(at))}
+    rows = list(Simulation.objects.values("status").annotate(**sums))
+    numbers = dict.fromkeys([*Status.values, "interrupted"], 0)
+    numbers |= {row["status"]: row["number"] - row["interrupted"] for row in rows}
+    numbers["interrupted"] = sum(row["interrupted"] for row in rows)
     by_status = GaugeMetricFamily("fedsite_simulations", "Simulations by status", labels=["status"])
-    for status in Status:
-        by_status.add_metric([status.value], rows[status]["number"] if status in rows else 0)
+    for status, number in numbers.items():
+        by_status.add_metric([status], number)
     yield by_status
-    yield counter("rounds", "Rounds recorded", sum(row["rounds"] for row in rows.values()))
-    yield counter("events", "Events recorded", sum(row["events"] for row in rows.values()))
+    yield counter("rounds", "Rounds recorded", sum(row["rounds"] for row in rows))
+    yield counter("events", "Events recorded", sum(row["events"] for row in rows))
 
 
 def queue() -> Iterator[Metric]:
-    """Whoever waits has its newest event from when it began to."""
-    newest = lifecycle.waiting().order_by().filter(events__sequence=F("last_sequence"))
-    waits = newest.aggregate(length=Count("id"), since=Min("events__at"))
-    yield gauge("queue_length", "Simulations that wait for a worker", waits["length"])
-    yield gauge("queue_oldest_wait_seconds", "How long the longest of them has waited", seconds_since(waits["since"]))
+    waits = workers.queue()
+    yield gauge("queue_length", "Simulations that wait for a worker", waits["waiting"])
+    yield gauge("queue_oldest_wait_seconds", "How long the longest of them has waited", seconds_since(waits["oldest"]))
 
 
 def seconds_since(moment: datetime | None) -> float:
@@ -101,8 +104,7 @@ def leases(at: datetime) -> Metric:
     left = GaugeMetricFamily("fedsite_worker_lease_seconds", text, labels=["worker", "simulation"])
     running = Simulation.objects.filter(status=Status.RUNNING, lease_expires_at__isnull=False).order_by("id")
     for number, owner, expires in running.values_list("id", "owner", "lease_expires_at"):
-        worker = ":".join(owner.split(":")[:2])
-        left.add_metric([worker, str(number)], (expires - at).total_seconds())
+        left.add_metric([owner.rpartition(":")[0], str(number)], (expires - at).total_seconds())
     return left
 
 

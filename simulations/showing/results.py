@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from simulations.models import Contribution, Simulation
-from simulations.running import events
+from simulations.running import events, lifecycle
 from simulations.showing.stream import timestamp
 
 ROUND_FIELDS = (
@@ -19,6 +19,7 @@ def record(simulation: Simulation) -> dict[str, Any]:
     return {
         "id": simulation.pk,
         "status": simulation.status,
+        "interrupted": lifecycle.is_interrupted(simulation),
         "owner": simulation.owned_by and simulation.owned_by.get_username(),
         "archived": simulation.archived,
         "num_rounds": simulation.num_rounds,

@@ -51,12 +51,12 @@ def _home(request: HttpRequest, form: StartForm, *, message: str = "", status: i
 
 
 def _shown_at_home(request: HttpRequest) -> Simulation | None:
-    """The one that was started from this page, or else the newest that is not finished."""
+    """The one that was started from this page, or else the newest that waits or runs."""
     text = request.GET.get("simulation", "")
     if text.isascii() and text.isdigit() and len(text) < 19:
         return owners.seen_by(request.user).filter(pk=int(text)).first()
     unfinished = owners.seen_by(request.user).filter(status__in=UNFINISHED, archived=False)
-    return unfinished.order_by("-id").first()
+    return unfinished.exclude(lifecycle.interrupted(lifecycle.now())).order_by("-id").first()
 
 
 def _page(request: HttpRequest, simulation: Simulation) -> dict:
@@ -80,6 +80,7 @@ def _rows(simulations: QuerySet[Simulation] | Page) -> list[dict]:
     return [
         {
             "simulation": row,
+            "state": "interrupted" if lifecycle.is_interrupted(row) else row.status,
             "data_and_model": wording.data_and_model(row),
             "clients": wording.clients(row),
             "dishonest": wording.dishonest(row),
@@ -169,7 +170,7 @@ async def live(request: HttpRequest, simulation_id: int) -> HttpResponse:
 def place(request: HttpRequest, simulation_id: int) -> HttpResponse:
     """How many go before it; nothing once it runs, for the stream replaces the place then."""
     waiting = found(request, simulation_id)
-    if waiting.status != Status.QUEUED:
+    if waiting.status != Status.QUEUED or lifecycle.is_interrupted(waiting):
         return HttpResponse(status=204)
     return render(request, "simulations/_place.html", {"simulation": waiting, "ahead": fragments.ahead(waiting)})
 

@@ -1,10 +1,13 @@
 """Who may run a simulation, and what becomes of it."""
 
+import socket
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
+from simulations import processes
 from simulations.models import Event, Origin, Simulation, Status
 from simulations.running import lifecycle, recorder
 from simulations.running.events import Log
@@ -77,16 +80,20 @@ def test_an_expired_lease_is_taken_over_and_the_old_holder_writes_nothing():
     lifecycle.heartbeat(new)
 
 
-def test_a_dead_process_of_this_host_is_replaced_at_once():
+GONE = f"any-name:4194305:{processes.machine()}-1:token"  # a number above the largest one that there is
+
+
+def test_a_dead_process_of_this_machine_is_replaced_at_once_whatever_its_host_was_called():
     claim = claimed()
-    host = lifecycle.new_owner().split(":")[0]
-    Simulation.objects.filter(pk=claim.simulation_id).update(owner=f"{host}:4194305:gone")  # above the largest pid
+    Simulation.objects.filter(pk=claim.simulation_id).update(owner=GONE)
     assert lifecycle.claim_next().simulation_id == claim.simulation_id
 
 
-def test_a_process_of_another_host_keeps_its_lease():
+@pytest.mark.parametrize("birth", ["another-machine-1", "token"])  # the second is what earlier releases wrote
+def test_a_process_of_another_machine_keeps_its_lease_whatever_its_host_is_called(birth):
     claim = claimed()
-    Simulation.objects.filter(pk=claim.simulation_id).update(owner="elsewhere:4194305:gone")
+    host = socket.gethostname()
+    Simulation.objects.filter(pk=claim.simulation_id).update(owner=f"{host}:4194305:{birth}:token")
     assert lifecycle.claim_next() is None
 
 
@@ -156,9 +163,80 @@ def test_workers_leave_a_shell_run_alone_until_it_is_told_to_go_on():
         lifecycle.resume(simulation.pk)
     lifecycle.release(claim)
     assert lifecycle.claim_next() is None
-    assert Simulation.objects.get(pk=simulation.pk).is_interrupted
+    assert lifecycle.is_interrupted(Simulation.objects.get(pk=simulation.pk))
     lifecycle.resume(simulation.pk)
     assert lifecycle.claim_next().simulation_id == simulation.pk
+
+
+def of_a_shell() -> Simulation:
+    """One that runs in a shell which is alive."""
+    claim = claimed(lifecycle.queue(config(), origin=Origin.SHELL))
+    return Simulation.objects.get(pk=claim.simulation_id)
+
+
+@pytest.mark.parametrize("how", ["dead here", "silent elsewhere"])
+def test_a_shell_that_was_killed_leaves_a_run_that_any_worker_sees_is_interrupted(how):
+    simulation = of_a_shell()
+    assert lifecycle.claim_next() is None
+    assert kinds(simulation.pk)[-1] == "starting"
+    if how == "dead here":
+        Simulation.objects.filter(pk=simulation.pk).update(owner=GONE)
+    else:
+        Simulation.objects.filter(pk=simulation.pk).update(
+            owner="elsewhere:1:m-1:token", lease_expires_at=timezone.now() - timedelta(seconds=60)
+        )
+    assert lifecycle.is_interrupted(Simulation.objects.get(pk=simulation.pk))  # before anybody has looked
+    assert lifecycle.claim_next() is None
+    now = Simulation.objects.get(pk=simulation.pk)
+    assert (now.status, now.owner, now.fence, now.lost_leases) == (Status.QUEUED, "", simulation.fence + 1, 1)
+    assert kinds(simulation.pk)[-1] == "interrupted"
+    assert lifecycle.is_interrupted(now)
+    assert lifecycle.claim_next() is None  # and nobody but its shell takes it until it is resumed
+
+
+def test_a_shell_that_lives_may_take_its_own_run_again_when_its_trainer_has_died():
+    simulation = of_a_shell()
+    lifecycle.lose(recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence))
+    assert lifecycle.claim_next() is None
+    assert status(simulation.pk) == Status.RUNNING
+    assert lifecycle.take(Simulation.objects.get(pk=simulation.pk)).fence == simulation.fence + 1
+
+
+def test_a_shell_whose_run_is_lost_three_times_in_a_row_is_told_so():
+    simulation = of_a_shell()
+    for _ in range(3):
+        Simulation.objects.filter(pk=simulation.pk).update(owner=GONE)
+        assert lifecycle.claim_next() is None
+        claim = lifecycle.take(Simulation.objects.get(pk=simulation.pk))
+    assert claim is None
+    assert status(simulation.pk) == Status.FAILED
+
+
+def test_whether_a_run_is_interrupted_is_told_by_the_clock_that_leases_are_measured_by(monkeypatch):
+    """On PostgreSQL it is the database's; that of the host that shows the page may be wrong by hours."""
+    simulation, later = of_a_shell(), timezone.now() + timedelta(hours=3)
+    if connection.vendor == "postgresql":
+        monkeypatch.setattr(timezone, "now", lambda: later)
+    assert not lifecycle.is_interrupted(simulation)
+    assert not Simulation.objects.filter(lifecycle.interrupted(lifecycle.now())).exists()
+    monkeypatch.setattr(lifecycle, "now", lambda: later)
+    assert lifecycle.is_interrupted(simulation)
+
+
+def test_who_goes_on_is_back_on_the_lists():
+    simulation = queued()
+    lifecycle.cancel(simulation.pk)
+    lifecycle.archive(simulation.pk)
+    assert not lifecycle.resume(simulation.pk).archived
+
+
+def test_a_shell_goes_on_with_what_the_page_would_and_workers_leave_it_alone():
+    simulation = queued()
+    lifecycle.cancel(simulation.pk)
+    again = lifecycle.resume(simulation.pk, by_shell=True)
+    assert (again.status, again.origin) == (Status.QUEUED, Origin.SHELL)
+    assert lifecycle.claim_next() is None
+    assert lifecycle.take(again) is not None
 
 
 def test_one_key_is_one_simulation():

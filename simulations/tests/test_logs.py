@@ -8,7 +8,7 @@ import logging
 import pytest
 from asgiref.sync import sync_to_async
 
-from simulations import logs
+from simulations import logs, processes
 from simulations.running import lifecycle
 
 
@@ -30,7 +30,7 @@ def test_a_record_is_one_line_with_all_that_one_filters_by(lines):
     assert entry == {
         "level": "WARNING",
         "logger": "simulations.showing.feed",
-        "process": logs.process_name(),
+        "process": processes.name(),
         "message": "Two\nlines of Zoë",
     }
 
@@ -61,4 +61,4 @@ async def test_a_task_speaks_of_its_own_simulation_and_so_do_its_threads(lines):
 
 
 def test_a_claims_owner_begins_with_the_process_that_the_log_names():
-    assert lifecycle.new_owner().startswith(f"{logs.process_name()}:")
+    assert lifecycle.new_owner().startswith(f"{processes.name()}:")

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from incentives import ledger
 from incentives.chain import Entry
 from incentives.models import Ledger
-from simulations import logs
+from simulations import processes
 from simulations.models import Event, Simulation, Worker
 from simulations.running import lifecycle, workers
 from simulations.showing import metrics, stream
@@ -85,7 +85,7 @@ def test_a_wait_begins_when_it_was_queued_the_last_time(client):
 
 def test_it_tells_how_long_a_worker_holds_its_run(client):
     claim = claimed()
-    name = f"worker_lease_seconds{{{logs.process_name()},{claim.simulation_id}}}"
+    name = f"worker_lease_seconds{{{processes.name()},{claim.simulation_id}}}"
     assert read(client)[name] > 0
     mine = Simulation.objects.filter(pk=claim.simulation_id)
     mine.update(lease_expires_at=timezone.now() - timedelta(minutes=10))
@@ -98,7 +98,7 @@ def test_it_tells_how_long_a_worker_holds_its_run(client):
 
 def test_it_tells_when_each_worker_was_heard_of(client):
     workers.arrive()
-    name, now = logs.process_name(), timezone.now()
+    name, now = processes.name(), timezone.now()
     for other, silence in (("elsewhere:1", 600), ("forgotten:1", 4000)):
         Worker.objects.create(name=other, started_at=now, seen_at=now - timedelta(seconds=silence))
     found = read(client)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from django.utils import timezone
 
-from simulations import logs
+from simulations import processes
 from simulations.models import Worker
 from simulations.running import workers
 from simulations.tests.test_workers import ask
@@ -28,7 +28,7 @@ def until(condition):
 def test_it_arrives_beats_and_leaves(django_assert_num_queries):
     workers.arrive()
     row = Worker.objects.get()
-    assert row.name == logs.process_name()
+    assert row.name == processes.name()
     assert abs(row.seen_at - timezone.now()) < timedelta(seconds=60)
     with django_assert_num_queries(1):
         workers.beat()
@@ -44,19 +44,18 @@ def test_it_arrives_beats_and_leaves(django_assert_num_queries):
 @pytest.mark.django_db
 @pytest.mark.database
 def test_whoever_arrives_sweeps_away_who_is_gone():
-    here = logs.process_name().partition(":")[0]
-    now = timezone.now()
-    ages = {f"{here}:4194305": 0, logs.process_name(): 99, "elsewhere:4194305": 60, "elsewhere:1": 3700}
+    here, now = f"anything:4194305:{processes.machine()}-1", timezone.now()
+    ages = {here: 0, processes.name(): 99, "elsewhere:4194305": 60, "elsewhere:1": 3700}
     for name, seconds in ages.items():  # the first is above the largest pid, the second had our pid before us
         Worker.objects.create(name=name, started_at=now, seen_at=now - timedelta(seconds=seconds))
     workers.arrive()
-    assert set(Worker.objects.values_list("name", flat=True)) == {logs.process_name(), "elsewhere:4194305"}
+    assert set(Worker.objects.values_list("name", flat=True)) == {processes.name(), "elsewhere:4194305"}
 
 
 def test_a_worker_that_has_nothing_to_do_is_seen_until_it_ends(start_worker):
     worker = start_worker(FEDSITE_LEASE_SECONDS="2")  # so that it beats more often
     [(name, first)] = until(lambda: ask(worker.environment, ROWS))
-    assert name.endswith(f":{worker.process.pid}")
+    assert processes.host_and_process(name)[1] == str(worker.process.pid)
     until(lambda: ask(worker.environment, ROWS) > [(name, first)])
     worker.stop()
     assert ask(worker.environment, ROWS) == []
@@ -68,13 +67,13 @@ def test_a_killed_worker_stays_on_the_list_until_another_arrives(start_worker):
     worker.kill()
     assert len(ask(worker.environment, ROWS)) == 1
     other = start_worker(worker.folder)
-    until(lambda: [name.rpartition(":")[2] for name, _ in ask(other.environment, ROWS)] == [str(other.process.pid)])
+    until(lambda: [name.split(":")[1] for name, _ in ask(other.environment, ROWS)] == [str(other.process.pid)])
 
 
 def test_the_worker_inside_the_server_is_one_too(start_server):
     site = start_server()
     [(name, _)] = until(lambda: ask(site.environment, ROWS))
-    assert name.endswith(f":{site.process.pid}")
+    assert processes.host_and_process(name)[1] == str(site.process.pid)
     assert "fedsite_workers 1.0" in httpx.get(f"{site.url}/metrics").text
     site.stop()
     assert ask(site.environment, ROWS) == []

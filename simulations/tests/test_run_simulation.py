@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,7 @@ def run(site, *arguments) -> dict:
     return json.loads(done.stdout)
 
 
-def begin(site, *arguments) -> subprocess.Popen:
+def begin(site, *arguments, before=None) -> subprocess.Popen:
     """A run in the background, once its third round is done."""
     process = subprocess.Popen(
         [sys.executable, "manage.py", "run_simulation", "--json", *arguments],
@@ -48,6 +50,7 @@ def begin(site, *arguments) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=before,
     )
     for line in process.stderr:
         if line.startswith("Round 3 of 150, loss"):
@@ -197,6 +200,31 @@ def test_a_person_sees_progress_and_a_table(site):
     assert "Simulation 1 completed after 3 rounds" in done.stdout
 
 
+def shown(site) -> tuple[str, str]:
+    """The status of simulation 1, and its newest event."""
+    with closing(sqlite3.connect(site["DATABASE_URL"].removeprefix("sqlite:///"))) as database:
+        newest = "SELECT kind FROM simulations_event WHERE simulation_id = 1 ORDER BY sequence DESC LIMIT 1"
+        return database.execute(f"SELECT status, ({newest}) FROM simulations_simulation WHERE id = 1").fetchone()
+
+
+def test_after_nohup_it_does_not_end_with_its_terminal(site):
+    process = begin(site, *LONG, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, json.loads(out)["status"]) == (0, "completed")
+
+
+def test_it_goes_on_with_a_cancelled_run_as_the_page_does(site):
+    code = "from simulations import lifecycle as l; from simulations.config import SimulationConfig as C; " + (
+        "l.cancel(l.queue(C(dataset='digits', num_clients=3, num_rounds=3), origin='page').pk)"
+    )
+    assert shell(site, "shell", "-v0", "-c", code).returncode == 0
+    assert run(site, "--resume", "1")["status"] == "completed"
+    again = shell(site, "run_simulation", "--resume", "1")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "--resume: Simulation 1 is completed" in again.stderr
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, migrated_database):
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -204,11 +232,17 @@ def undisturbed(tmp_path_factory, migrated_database):
     return same_result(run(servers.site_environment(folder), *LONG))
 
 
-def test_ctrl_c_is_exit_130_and_the_run_can_go_on(site, undisturbed):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_its_like_are_exit_130_and_the_run_can_go_on(site, undisturbed, number):
     process = begin(site, *LONG)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
+    assert "Simulation 1 is interrupted; go on with: python manage.py run_simulation --resume 1" in errors
+    assert "Traceback" not in errors
+    assert shown(site) == ("queued", "interrupted")
+    if number != signal.SIGINT:
+        return
     assert same_result(run(site, "--resume", "1")) == undisturbed
     assert shell(site, "run_simulation", "--resume", "1").returncode == 2
 

@@ -3,15 +3,17 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from simulations import reading
+from simulations import processes, reading
 from simulations.config import FIELDS, PRESETS, SimulationConfig
 from simulations.models import Origin, Simulation, Status
 from simulations.running import lifecycle, worker
@@ -25,12 +27,14 @@ from training.config import ConfigError, bounds_text
 
 EXIT = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 1}
 INTERRUPTED = 130
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_SECONDS = 0.5
 
 
 class Command(BaseCommand):
     help = __doc__
     requires_migrations_checks = True
+    number: int | None = None  # of the simulation that is run or followed
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.formatter_class = argparse.HelpFormatter
@@ -47,23 +51,33 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             code = asyncio.run(self.work(options))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             code = INTERRUPTED
+            self.say_goodbye()
         if code:
             sys.exit(code)
 
+    def say_goodbye(self) -> None:
+        """How to go on. The terminal may be gone: then nobody reads it."""
+        how = f"; go on with: python manage.py run_simulation --resume {self.number}" if self.number else ""
+        with suppress(OSError):
+            sys.stderr.write(f"\nSimulation {self.number or 'without a record'} is interrupted{how}\n")
+            sys.stderr.flush()
+
     async def work(self, options: dict[str, Any]) -> int:
+        processes.end_gently(asyncio.current_task(), *END_SIGNALS, say=lambda: None)
         progress = Progress(sys.stderr)
         if options["resume"] is not None:
             if options.get("fields"):
                 raise CommandError("--resume: takes no other fields; the run has its configuration", returncode=2)
-            return await self.report(await resumed(options["resume"], progress), options)
+            self.number = await resumable(options["resume"])
+            return await self.report(await followed(self.number, progress), options)
         config = configuration(options.get("fields", {}))
         if options["no_record"]:
             happened = [event async for event in progress.show(unrecorded(config))]
             return self.say(results.of_events(happened), options)
-        simulation = await asyncio.to_thread(lifecycle.queue, config, origin=Origin.SHELL)
-        return await self.report(await followed(simulation.pk, progress), options)
+        self.number = (await asyncio.to_thread(lifecycle.queue, config, origin=Origin.SHELL)).pk
+        return await self.report(await followed(self.number, progress), options)
 
     async def report(self, simulation_id: int, options: dict[str, Any]) -> int:
         simulation = await Simulation.objects.aget(pk=simulation_id)
@@ -164,14 +178,17 @@ async def follow_own(claim: Claim, progress: Progress) -> None:
         pass
 
 
-async def resumed(simulation_id: int, progress: Progress) -> int:
-    """Take an interrupted run over, or follow a run that is alive, to the end. Its number."""
+async def resumable(simulation_id: int) -> int:
+    """The number of a run that can be followed to its end; a failed or cancelled one is this shell's to go on with."""
     first = await Simulation.objects.filter(pk=simulation_id).afirst()
     if first is None:
         raise CommandError(f"--resume: there is no simulation {simulation_id}", returncode=2)
     if first.is_finished:
-        raise CommandError(f"--resume: simulation {simulation_id} is {first.status}", returncode=2)
-    return await followed(simulation_id, progress)
+        try:
+            await asyncio.to_thread(lifecycle.resume, simulation_id, by_shell=True)
+        except lifecycle.Conflict as error:
+            raise CommandError(f"--resume: {error}", returncode=2) from None
+    return simulation_id
 
 
 async def followed(simulation_id: int, progress: Progress) -> int:

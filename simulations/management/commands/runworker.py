@@ -12,12 +12,11 @@ from channels.management.commands import runworker
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from simulations import logs
+from simulations import processes
 from simulations.running.worker import POLL_SECONDS, PollingWorker
 
 log = logging.getLogger(__name__)
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GIVE_UP_SECONDS = 10  # for giving back what runs; where the data base does not answer, the lease expires instead
 
 
 class StandingWorker(PollingWorker):
@@ -30,27 +29,19 @@ class StandingWorker(PollingWorker):
     async def arun(self) -> None:
         with suppress(asyncio.CancelledError):
             await super().arun()
-        log.info("The worker %s has ended", logs.process_name())
+        log.info("The worker %s has ended", processes.name())
 
     async def handle(self) -> None:
-        # Cancelled here and not in arun, which would not wait until what runs is given back.
-        end = partial(self._end, asyncio.current_task())
-        for number in END_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, end)
+        # Cancelled here and not in arun, which would not wait until what runs is given back. Where the database does
+        # not answer in time, the lease expires instead; trainers end with us, however we do.
+        say = partial(log.info, "Ending: giving back what runs")
+        processes.end_gently(asyncio.current_task(), *END_SIGNALS, say=say)
         touching = asyncio.create_task(keep_touching(self.alive_file)) if self.alive_file else None
         try:
             await super().handle()
         finally:
             if touching:
                 touching.cancel()
-
-    def _end(self, task: asyncio.Task) -> None:
-        log.info("Ending: giving back what runs")
-        for number in END_SIGNALS:
-            asyncio.get_running_loop().remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)  # the next one ends us,
-        signal.alarm(GIVE_UP_SECONDS)  # and so does this alarm; trainers end with us, however we do
-        task.cancel()
 
 
 async def keep_touching(path: Path) -> None:
@@ -70,5 +61,5 @@ class Command(runworker.Command):
     def handle(self, *args: Any, alive_file: Path | None = None, **options: Any) -> None:
         self.worker_class = partial(StandingWorker, alive_file=alive_file)
         how = "is rung by Redis, and looks" if settings.REDIS_URL else "looks"
-        log.info("The worker %s %s every %g s", logs.process_name(), how, POLL_SECONDS)
+        log.info("The worker %s %s every %g s", processes.name(), how, POLL_SECONDS)
         super().handle(*args, **options)
