@@ -3,24 +3,19 @@
 from collections.abc import Callable
 
 from django.conf import settings
-from django.contrib.auth.views import redirect_to_login
+from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
-from django.shortcuts import render, resolve_url
+from django.shortcuts import resolve_url
 from django.urls import resolve
 from ninja.errors import HttpError
 
 from people import limits, tokens
 from people.models import Scope, Token
-from simulations import owners
 from simulations.origins import is_foreign
 
 HEALTH_PATHS = ("/healthz", "/readyz")
-OPEN_PATHS = ("/accounts/", "/admin/", "/static/", "/metrics")  # the admin asks for itself, so do the metrics
-API, LEDGER = "/api/", ("/ledger/", "/api/incentives/")
-LEDGER_STATE = "/ledger/state/"  # counts only, for the head of every page
 SAFE = ("GET", "HEAD", "OPTIONS")
-STARTS_BY_GET = "/api/simulations/stream"  # for a browser's EventSource, which cannot POST
 
 
 class LoadBalancers:
@@ -32,41 +27,52 @@ class LoadBalancers:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.path in HEALTH_PATHS:
-            return resolve(request.path).func(request)
+        if request.path_info in HEALTH_PATHS:  # what routing looks at, and the answer is routing's own
+            return resolve(request.path_info).func(request)
         return self.get_response(request)
 
 
-class AccessMiddleware:
-    """With FEDSITE_ACCESS=login nobody comes in without having signed in. A token says whom its program acts for.
+class AccessMiddleware(LoginRequiredMiddleware):
+    """With FEDSITE_ACCESS=login a view is for people with an account, unless it says otherwise itself
+    (`login_not_required`). A token says whom its program acts for, at the API's views alone.
 
-    For all that count by it, `request.address` says where a request comes from (people.limits)."""
+    What is asked is the view that routing has found. The address is not looked at: whoever spells it in a way that
+    this place and routing read differently would come in.
+
+    For all that count by it, `request.address` says where a request comes from (people.limits).
+    """
 
     sync_capable, async_capable = True, False
 
-    def __init__(self, get_response: Callable) -> None:
-        self.get_response = get_response
-
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request.address = limits.address(request)
-        return self.get_response(request)
+        return super().__call__(request)
 
-    def process_view(self, request: HttpRequest, view, args, kwargs) -> HttpResponse | None:
-        is_api = request.path.startswith(API)
-        refused = (_program(request) or _too_often(request)) if is_api else None
-        if refused or settings.FEDSITE_ACCESS == "open" or request.path.startswith(OPEN_PATHS):
+    def process_view(self, request: HttpRequest, view_func, view_args, view_kwargs) -> HttpResponse | None:
+        if _is_api(request) and (refused := _program(request) or _too_often(request)):
             return refused
-        if request.method == "OPTIONS":
+        if settings.FEDSITE_ACCESS == "open":
             return None
-        if not request.user.is_authenticated:
-            return _stranger(request)
-        if request.path.startswith(LEDGER) and not _may_see_ledger(request, kwargs):
-            return _others_ledger(request)
-        return None
+        return super().process_view(request, view_func, view_args, view_kwargs)
+
+    def handle_no_permission(self, request: HttpRequest, view_func) -> HttpResponse:
+        if _is_api(request) and request.resolver_match.url_name != "openapi-view":  # a page for people
+            return _unknown("Sign in first, or send a token", 'Bearer realm="fedsite"')
+        if request.headers.get("HX-Request"):  # a sign-in page has no place inside a fragment
+            return HttpResponse(status=401, headers={"HX-Redirect": resolve_url(settings.LOGIN_URL)})
+        return super().handle_no_permission(request, view_func)
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.resolver_match.app_name == "ninja"
 
 
 def _program(request: HttpRequest) -> HttpResponse | None:
-    """Whose program it is, by its token; a refusal where the token is wrong or does not allow what is asked."""
+    """Whose program it is, by its token; a refusal where the token is wrong or does not allow what is asked.
+
+    `request.may_write` is for views that write where the method does not say so.
+    """
+    request.may_write = True
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return None
@@ -75,15 +81,10 @@ def _program(request: HttpRequest) -> HttpResponse | None:
         return limited(request, "address", request.address) or _unknown(
             "The token is unknown, expired or revoked", 'Bearer error="invalid_token"'
         )
-    request.token, request.user = token, token.owner
-    if _writes(request) and token.scope != Scope.WRITE:
+    request.token, request.user, request.may_write = token, token.owner, token.scope == Scope.WRITE
+    if request.method not in SAFE and not request.may_write:
         return JsonResponse({"detail": "This token may read only"}, status=403)
     return None
-
-
-def _writes(request: HttpRequest) -> bool:
-    starts = request.path == STARTS_BY_GET and "Last-Event-ID" not in request.headers
-    return starts or request.method not in SAFE
 
 
 def _too_often(request: HttpRequest) -> HttpResponse | None:
@@ -107,32 +108,6 @@ def limited(request: HttpRequest, kind: str, who: str) -> HttpResponse | None:
 
 def _unknown(detail: str, challenge: str) -> HttpResponse:
     return JsonResponse({"detail": detail}, status=401, headers={"WWW-Authenticate": challenge})
-
-
-def _stranger(request: HttpRequest) -> HttpResponse:
-    if request.path.startswith(API) and request.path != "/api/docs":
-        return _unknown("Sign in first, or send a token", 'Bearer realm="fedsite"')
-    if request.headers.get("HX-Request"):  # a sign-in page has no place inside a fragment
-        return HttpResponse(status=401, headers={"HX-Redirect": resolve_url(settings.LOGIN_URL)})
-    return redirect_to_login(request.get_full_path())
-
-
-def _may_see_ledger(request: HttpRequest, kwargs: dict) -> bool:
-    """Where others may not look, only staff see ledgers that are not those of their own simulations."""
-    if settings.FEDSITE_OTHERS_MAY_LOOK or request.user.is_staff or request.path == LEDGER_STATE:
-        return True
-    if request.method not in SAFE:
-        return False
-    name = kwargs.get("name") or request.GET.get("ledger", "").strip()
-    name = name or f"simulation-{request.GET.get('simulation_id', '')}"
-    return owners.seen_by(request.user).filter(ledger__name=name).exists()
-
-
-def _others_ledger(request: HttpRequest) -> HttpResponse:
-    detail = "Only staff may see the whole ledger; add ?ledger=simulation-N with a simulation of yours"
-    if request.path.startswith(API):
-        return JsonResponse({"detail": detail}, status=403)
-    return render(request, "403.html", {"text": f"{detail}."}, status=403)
 
 
 def may_write(request: HttpRequest) -> bool:

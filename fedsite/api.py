@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
@@ -74,7 +75,9 @@ class BodyReader(Parser):
         return reading.value(request.body)
 
 
-api = Api(title="fedsite", version="1", description=__doc__, auth=may_write, parser=BodyReader())
+api = Api(
+    title="fedsite", version="1", description=__doc__, auth=may_write, parser=BodyReader(), docs_decorator=require_safe
+)
 api.add_router("/simulations/", simulations)
 api.add_router("/incentives/", incentives)
 

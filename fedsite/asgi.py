@@ -12,12 +12,13 @@ http = get_asgi_application()  # loads the apps, so it comes before what uses mo
 from django.conf import settings  # noqa: E402
 
 from fedsite.migrated import require_migrations  # noqa: E402
+from fedsite.root import OwnRoot  # noqa: E402
 from simulations.running.embedded import EmbeddedWorker  # noqa: E402
 from simulations.running.worker import SimulationConsumer  # noqa: E402
 
 require_migrations()
 application = ProtocolTypeRouter(
-    {"http": http, "channel": ChannelNameRouter({"simulations": SimulationConsumer.as_asgi()})}
+    {"http": OwnRoot(http), "channel": ChannelNameRouter({"simulations": SimulationConsumer.as_asgi()})}
 )
 if settings.EMBEDDED_WORKER:
     application = EmbeddedWorker(application)

@@ -1,6 +1,7 @@
 """Settings: the environment first, then a .env file. A wrong value stops the start and says what was expected."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -52,6 +53,14 @@ def one_of(name: str, default: str, *choices: str) -> str:
     return value
 
 
+def root_path(name: str) -> str:
+    """Empty, or like /fed: what stands before every address of the site."""
+    value = os.environ.get(name, "").strip().rstrip("/")
+    if value and not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+", value):
+        raise stop(name, "a path like /fed, or nothing")
+    return value
+
+
 def folder(name: str, default: str) -> Path:
     path = Path(os.environ.get(name, "").strip() or BASE_DIR / default).expanduser().resolve()
     if path.exists() and not path.is_dir():
@@ -85,11 +94,15 @@ if FEDSITE_METRICS_TOKEN and len(FEDSITE_METRICS_TOKEN) < 16:
 FEDSITE_LOG = one_of("FEDSITE_LOG", "line", "line", "json")
 FEDSITE_MAX_PER_USER = count("FEDSITE_MAX_PER_USER", 20, 1, 100_000)
 FEDSITE_OTHERS_MAY_LOOK = flag("FEDSITE_OTHERS_MAY_LOOK", True)
+LEDGERS_SEEN_BY = "simulations.owners.ledgers_seen_by"
 FEDSITE_REQUESTS_PER_MINUTE = count("FEDSITE_REQUESTS_PER_MINUTE", 600, 0, 1_000_000)  # 0: no limit
 FEDSITE_HTTPS = flag("FEDSITE_HTTPS", not DEBUG)
 FEDSITE_HSTS_SECONDS = count("FEDSITE_HSTS_SECONDS", 30 * 24 * 3600, 0, 10 * 365 * 24 * 3600)
 FEDSITE_PROXIES = count("FEDSITE_PROXIES", 0, 0, 9)
 FEDSITE_LEASE_SECONDS = count("FEDSITE_LEASE_SECONDS", 15, 2, 3600)
+FEDSITE_ROOT_PATH = root_path("FEDSITE_ROOT_PATH")
+FORCE_SCRIPT_NAME = FEDSITE_ROOT_PATH or None
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = FEDSITE_ROOT_PATH or "/"
 
 INSTALLED_APPS = [
     "daphne",
@@ -209,8 +222,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "/"
-LOGOUT_REDIRECT_URL = "/"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "simulations:home"
 PASSWORD_RESET_TIMEOUT = 3 * 24 * 3600
 
 EMAIL_URL = os.environ.get("EMAIL_URL", "").strip()
@@ -230,13 +242,15 @@ DEFAULT_FROM_EMAIL = SERVER_EMAIL = os.environ.get("EMAIL_FROM", "").strip() or 
 if "@" not in DEFAULT_FROM_EMAIL or "\n" in DEFAULT_FROM_EMAIL:
     raise stop("EMAIL_FROM", "an address like fedsite@example.org")
 
+MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"  # a cookie of its own would know no root
+
 LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_THOUSAND_SEPARATOR = False
 TIME_ZONE = "UTC"
 USE_TZ = True
 
-STATIC_URL = "static/"
+STATIC_URL = f"{FEDSITE_ROOT_PATH}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = BASE_DIR / "staticfiles"
 COLLECTED = (STATIC_ROOT / "staticfiles.json").exists() and not DEBUG
@@ -268,7 +282,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 X_FRAME_OPTIONS = "DENY"
-SECURE_REDIRECT_EXEMPT = [r"^metrics$"]  # asked from within, over plain HTTP
+SECURE_REDIRECT_EXEMPT = [f"^{re.escape(f'{FEDSITE_ROOT_PATH}/metrics'[1:])}$"]  # asked from within, over plain HTTP
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = FEDSITE_HTTPS
 SECURE_HSTS_SECONDS = FEDSITE_HSTS_SECONDS if FEDSITE_HTTPS else 0

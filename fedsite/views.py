@@ -7,11 +7,14 @@ from ipaddress import ip_address
 
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
 from django.db import connection
 from django.db.utils import Error
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fedsite.migrated import unapplied
@@ -19,11 +22,15 @@ from simulations.running import bell
 from simulations.showing.metrics import registry
 
 
+@login_not_required
+@require_safe
 def healthz(request: HttpRequest) -> JsonResponse:
     """The process answers."""
     return JsonResponse({"status": "ok"})
 
 
+@login_not_required
+@require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
     """The data base answers and has every migration. Without its Redis the site is slower, and ready all the same."""
     try:
@@ -49,8 +56,10 @@ def _redis() -> dict[str, str]:
     return {"redis": "down", "detail": problem} if problem else {"redis": "up"}
 
 
+@login_not_required
+@require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """This process and the data base, for Prometheus."""
+    """This process and the data base, for Prometheus. Asks by itself who may read it."""
     if not may_read_metrics(request):
         return JsonResponse({"detail": "Metrics are for this machine, or for who knows the token"}, status=403)
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
@@ -64,9 +73,10 @@ def may_read_metrics(request: HttpRequest) -> bool:
     return "X-Forwarded-For" not in request.headers and bool(address) and ip_address(address).is_loopback
 
 
+@login_not_required
 def admin_sign_in(request: HttpRequest) -> HttpResponse:
     """The site's own page in place of the admin's, so that guessing is slowed down there too."""
-    return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME, "/admin/"))
+    return redirect_to_login(request.GET.get(REDIRECT_FIELD_NAME, reverse("admin:index")))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -84,7 +94,7 @@ class PlainNotFound:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if settings.DEBUG and response.status_code == 404 and not request.path.startswith(self.ELSEWHERE):
+        if settings.DEBUG and response.status_code == 404 and not request.path_info.startswith(self.ELSEWHERE):
             return render(request, "404.html", status=404)
         return response
 
@@ -100,7 +110,7 @@ class JsonErrors:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         is_json = response.get("Content-Type", "").startswith("application/json")
-        if response.status_code < 400 or is_json or not request.path.startswith("/api/"):
+        if response.status_code < 400 or is_json or not request.path_info.startswith("/api/"):
             return response
         allowed = {"Allow": response["Allow"]} if response.has_header("Allow") else {}
         return JsonResponse({"detail": _detail(request, response)}, status=response.status_code, headers=allowed)

@@ -12,8 +12,8 @@ from ninja import Header, Query, Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from incentives import by_hand, ledger
-from incentives.models import Account, Ledger, Transfer
+from incentives import by_hand, ledger, sight
+from incentives.models import Account, Transfer
 from incentives.rewards import MICROTOKENS, improvement_pool
 
 MOST = 2**63 - 1
@@ -123,15 +123,15 @@ def transfers(request: HttpRequest, response: HttpResponse, filters: Query[Trans
     if filters.user_id is not None:
         _refuse_unknown(request, filters)
         _refuse_beside_user_id(filters)
-        return user_ledger(filters.user_id)
-    rows = _transfers_of(filters).select_related("transaction__ledger", "debit_account", "credit_account")
+        return user_ledger(request, filters.user_id)
+    rows = _transfers_of(request, filters).select_related("transaction__ledger", "debit_account", "credit_account")
     return [_transfer(row) for row in _page(request, response, rows.order_by("-pk"), filters)]
 
 
 @router.get("/accounts/", response={200: list[AccountOut], 422: Problem})
 def accounts(request: HttpRequest, response: HttpResponse, filters: Query[AccountsPage]) -> Any:
     """Accounts with their balances, newest first."""
-    rows = _accounts_of(filters).select_related("ledger").order_by("-pk")
+    rows = _accounts_of(request, filters).select_related("ledger").order_by("-pk")
     return [
         {
             "ledger": row.ledger.name,
@@ -146,7 +146,7 @@ def accounts(request: HttpRequest, response: HttpResponse, filters: Query[Accoun
 @router.get("/verify/", response={200: list[VerificationOut], 422: Problem})
 def verify(request: HttpRequest, response: HttpResponse, filters: Query[Page]) -> Any:
     """The state of the chains, newest ledger first. Everything is derived again, which takes its time."""
-    rows = Ledger.objects.filter(_ledgers(filters)).order_by("-pk")
+    rows = sight.ledgers(request).filter(_ledgers(filters)).order_by("-pk")
     return [ledger.verify(row) for row in _page(request, response, rows, filters)]
 
 
@@ -190,18 +190,18 @@ def reward(
     return {
         "user_id": payload.user_id,
         "reward": microtokens / MICROTOKENS,
-        "new_balance": _balance(payload.user_id) / MICROTOKENS,
+        "new_balance": _balance(request, payload.user_id) / MICROTOKENS,
     }
 
 
-def user_ledger(client: int) -> dict[str, Any]:
+def user_ledger(request: HttpRequest, client: int) -> dict[str, Any]:
     """The compatible ledger: a balance in tokens, and the newest 1,000 transfers, oldest first."""
-    mine = Account.objects.filter(client=client)
-    rows = Transfer.objects.filter(Q(debit_account__in=mine) | Q(credit_account__in=mine))
+    mine = sight.accounts(request).filter(client=client)
+    rows = sight.transfers(request).filter(Q(debit_account__in=mine) | Q(credit_account__in=mine))
     newest = rows.select_related("transaction", "credit_account").order_by("-pk")[:NEWEST]
     return {
         "user_id": client,
-        "balance": _balance(client) / MICROTOKENS,
+        "balance": _balance(request, client) / MICROTOKENS,
         "transactions": [
             {
                 "timestamp": row.transaction.recorded_at,
@@ -213,9 +213,9 @@ def user_ledger(client: int) -> dict[str, Any]:
     }
 
 
-def _balance(client: int) -> int:
-    """Micro-tokens over all ledgers."""
-    return Account.objects.filter(client=client).aggregate(sum=Sum("balance"))["sum"] or 0
+def _balance(request: HttpRequest, client: int) -> int:
+    """Micro-tokens over all ledgers that the reader sees."""
+    return sight.accounts(request).filter(client=client).aggregate(sum=Sum("balance"))["sum"] or 0
 
 
 def _refuse_unknown(request: HttpRequest, filters: Page) -> None:
@@ -248,16 +248,16 @@ def _ledgers(filters: Page, prefix: str = "") -> Q:
     return condition
 
 
-def _accounts_of(filters: AccountsPage) -> QuerySet[Account]:
-    rows = Account.objects.filter(_ledgers(filters, "ledger__"))
+def _accounts_of(request: HttpRequest, filters: AccountsPage) -> QuerySet[Account]:
+    rows = sight.accounts(request).filter(_ledgers(filters, "ledger__"))
     return rows if filters.client is None else rows.filter(client=filters.client)
 
 
-def _transfers_of(filters: TransfersPage) -> QuerySet[Transfer]:
-    rows = Transfer.objects.filter(_ledgers(filters, "transaction__ledger__"))
+def _transfers_of(request: HttpRequest, filters: TransfersPage) -> QuerySet[Transfer]:
+    rows = sight.transfers(request).filter(_ledgers(filters, "transaction__ledger__"))
     if filters.client is None and filters.account is None:
         return rows
-    held = _accounts_of(filters)
+    held = _accounts_of(request, filters)
     if filters.account is not None:
         held = held.filter(name=filters.account)
     return rows.filter(Q(debit_account__in=held) | Q(credit_account__in=held))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from asgiref.sync import sync_to_async
@@ -16,8 +16,9 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from incentives import sight
 from incentives.export import FORMATS
-from incentives.models import Account, Ledger, Transaction, Transfer
+from incentives.models import Ledger
 from incentives.verification import verify_all
 
 TRANSFER_ROWS = 50
@@ -35,11 +36,14 @@ class State:
     ledgers: int
     transactions: int
     transfers: int
-    problem: str | None  # the first one: ledger, transaction, what is wrong
-    wrong_ledgers: int
+    problems: dict[str, str]  # by ledger: the first one of each, with its place
     seen: tuple[int, int]  # ledgers and transactions that there were, by the ledgers' own rows
     checked_at: float  # seconds since 1970
     took_seconds: float
+
+    @property
+    def problem(self) -> str | None:
+        return next(iter(self.problems.values()), None)
 
     @property
     def place(self) -> str:
@@ -78,16 +82,29 @@ def _seen() -> tuple[int, int]:
 def _look() -> State:
     seen, began = _seen(), time.monotonic()
     found = list(verify_all())
-    problems = [each.problem for each in found if not each.ok]
     return State(
         ledgers=len(found),
         transactions=sum(each.transactions for each in found),
         transfers=sum(each.transfers for each in found),
-        problem=problems[0] if problems else None,
-        wrong_ledgers=len(problems),
+        problems={each.ledger: each.problem for each in found if each.problem},
         seen=seen,
         checked_at=time.time(),
         took_seconds=time.monotonic() - began,
+    )
+
+
+def _state(request: HttpRequest) -> State:
+    """The state of the chains that the reader sees."""
+    state = current_state()
+    if sight.sees_everything(request):
+        return state
+    lengths = dict(sight.ledgers(request).values_list("name", "length"))
+    return replace(
+        state,
+        ledgers=len(lengths),
+        transactions=sum(lengths.values()),
+        transfers=sight.transfers(request).count(),
+        problems={name: problem for name, problem in state.problems.items() if name in lengths},
     )
 
 
@@ -95,27 +112,27 @@ def _look() -> State:
 @require_safe
 def state(request: HttpRequest) -> HttpResponse:
     """One line for the head of every page."""
-    return render(request, "incentives/_state.html", {"state": current_state()})
+    return render(request, "incentives/_state.html", {"state": _state(request)})
 
 
 @never_cache
 @require_safe
 def ledger(request: HttpRequest) -> HttpResponse:
     name, client = request.GET.get("ledger", "").strip(), _client(request.GET.get("client", ""))
-    accounts, transfers = Account.objects.all(), Transfer.objects.all()
+    accounts, transfers = sight.accounts(request), sight.transfers(request)
     if name:
         accounts = accounts.filter(ledger__name=name)
         transfers = transfers.filter(transaction__ledger__name=name)
     if client is not None:
         accounts = accounts.filter(client=client)
         # Clients are only ever paid: corrections aside, what concerns one credits it.
-        holders = Account.objects.filter(client=client)
+        holders = sight.accounts(request).filter(client=client)
         transfers = transfers.filter(credit_account__in=holders) | transfers.filter(debit_account__in=holders)
     context = {
         "name": name,
         "client": "" if client is None else client,
-        "names": Ledger.objects.order_by("-pk").values_list("name", flat=True)[:100],
-        "state": current_state(),
+        "names": sight.ledgers(request).order_by("-pk").values_list("name", flat=True)[:100],
+        "state": _state(request),
         "accounts": _accounts(accounts, request.GET.get("accounts")),
         "page": _transfers(transfers, request.GET.get("page")),
     }
@@ -140,7 +157,7 @@ def _transfers(found, number):
 @never_cache
 @require_safe
 def transaction(request: HttpRequest, name: str, sequence: int) -> HttpResponse:
-    rows = Transaction.objects.select_related("ledger", "reverses", "reversed_by")
+    rows = sight.transactions(request).select_related("ledger", "reverses", "reversed_by")
     found = get_object_or_404(rows, ledger__name=name, sequence=sequence)
     transfers = found.transfers.select_related("debit_account", "credit_account").order_by("position")
     page = Paginator(transfers, TRANSFER_ROWS).get_page(request.GET.get("page"))
@@ -151,7 +168,7 @@ def transaction(request: HttpRequest, name: str, sequence: int) -> HttpResponse:
 def export(request: HttpRequest) -> StreamingHttpResponse:
     """Ledgers as a file: `?format=csv|jsonl|beancount`, and `?ledger=` for one alone."""
     format, name = request.GET.get("format", "csv"), request.GET.get("ledger", "")
-    ledgers = list(Ledger.objects.filter(**{"name": name} if name else {}).order_by("pk"))
+    ledgers = list(sight.ledgers(request).filter(**{"name": name} if name else {}).order_by("pk"))
     if format not in FORMATS or (name and not ledgers):
         raise Http404("There is no such ledger or format")
     response = StreamingHttpResponse(

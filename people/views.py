@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 
 from django.contrib.auth import views
-from django.contrib.auth.decorators import login_required
+from django.contrib.auth.decorators import login_not_required, login_required
 from django.contrib.auth.forms import AuthenticationForm, PasswordResetForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 View = Callable[..., HttpResponse]
 
 
+@login_not_required
 @sensitive_post_parameters()
 @never_cache
 def sign_in(request: HttpRequest) -> HttpResponse:

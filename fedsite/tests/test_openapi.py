@@ -84,7 +84,7 @@ def test_in_login_access_it_does_what_its_document_says(start):
 )
 def test_the_stream_that_starts_something_refuses_what_is_wrong(server, query, status):
     """It cannot be drawn at random: each right request would start a run and follow it to its end."""
-    answer = httpx.get(f"{server.url}/api/simulations/stream?{query}")
+    answer = httpx.get(f"{server.url}/api/simulations/stream?{query}", headers={"Accept": "text/event-stream"})
     assert (answer.status_code, list(answer.json())) == (status, ["detail", "errors"])
 
 

@@ -21,7 +21,7 @@ NAMES = (
     *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
     *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_ACCESS"),
     *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED", "FEDSITE_MAX_STREAMS", "FEDSITE_METRICS_TOKEN", "FEDSITE_LOG"),
-    *("FEDSITE_MAX_PER_USER", "FEDSITE_OTHERS_MAY_LOOK", "FEDSITE_LEASE_SECONDS"),
+    *("FEDSITE_MAX_PER_USER", "FEDSITE_OTHERS_MAY_LOOK", "FEDSITE_LEASE_SECONDS", "FEDSITE_ROOT_PATH"),
     *("FEDSITE_REQUESTS_PER_MINUTE", "FEDSITE_HTTPS", "FEDSITE_HSTS_SECONDS", "FEDSITE_PROXIES"),
     *("CSRF_TRUSTED_ORIGINS", "EMAIL_URL", "EMAIL_FROM"),
 )
@@ -84,6 +84,7 @@ def settings(**environment: str) -> dict[str, Any]:
         ("FEDSITE_LOG", "xml", "line or json"),
         ("FEDSITE_MAX_QUEUED", "1" * 30, "a whole number from 1"),
         ("FEDSITE_LEASE_SECONDS", "1", "a whole number from 2"),
+        *(("FEDSITE_ROOT_PATH", wrong, "a path like /fed") for wrong in ("fed", "//fed", "/a/../b", "/a b", "/fed?x")),
     ],
 )
 @pytest.mark.usefixtures("bare")

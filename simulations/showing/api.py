@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from channels.db import database_sync_to_async
 from django.http import HttpRequest, HttpResponse, QueryDict
+from django.urls import reverse
 from ninja import Header, Path, Query, Router, Schema
 from ninja import Status as Created
 from ninja.errors import HttpError
@@ -213,7 +214,7 @@ def start(
 def _created(response: HttpResponse, simulation: Simulation, asked: str) -> Created:
     if simulation.request_sha256 != asked:
         raise HttpError(409, f"Idempotency-Key: simulation {simulation.pk} has it, with another configuration")
-    response["Location"] = f"/api/simulations/{simulation.pk}/"
+    response["Location"] = reverse("api-1:simulation", args=[simulation.pk])
     return Created(201, results.record(simulation))
 
 
@@ -239,11 +240,12 @@ async def compatible_stream(request: HttpRequest):
     """Start a simulation and follow its log as plain lines, through a browser's EventSource.
 
     Takes fields of the configuration as query parameters, such as num_rounds, num_clients and fraction_fit.
-    A reconnect carries Last-Event-ID and goes on with the same simulation.
+    A reconnect carries Last-Event-ID and goes on with the same simulation. Accept must name text/event-stream.
     """
-    _refuse_accidents(request)
-    if last := request.headers.get("Last-Event-ID"):
+    last = request.headers.get("Last-Event-ID")
+    if last and request.method == "GET":
         return await _go_on(request, last)
+    _refuse_accidents(request)
     config = SimulationConfig.from_dict(_values(request.GET))
     simulation = await database_sync_to_async(_queue)(request, config)
     return stream.streaming(simulation, 0, stream.PLAIN)
@@ -269,10 +271,15 @@ def _queue(request: HttpRequest, config: SimulationConfig) -> Simulation:
 
 
 def _refuse_accidents(request: HttpRequest) -> None:
-    """A GET that starts something answers an EventSource of a site we trust, and nothing else."""
+    """A GET that starts something answers an EventSource of a site we trust, and nothing else. Old browsers, and all
+    over plain HTTP, send no Sec-Fetch headers; but no picture, link or form asks for an event stream by its name."""
+    if not request.may_write:
+        raise HttpError(403, "This starts a simulation, and this token may read only")
+    asks = any(str(kind).partition(";")[0] == "text/event-stream" for kind in request.accepted_types)
     from_us = request.headers.get("Sec-Fetch-Mode") not in ("no-cors", "navigate")
-    if request.method == "HEAD" or not from_us or is_foreign(request):
-        raise HttpError(403, "This starts a simulation; use EventSource from this site or one in CORS_ALLOWED_ORIGINS")
+    if request.method == "HEAD" or not asks or not from_us or is_foreign(request):
+        detail = "This starts a simulation; use EventSource from this site or one in CORS_ALLOWED_ORIGINS"
+        raise HttpError(403, f"{detail}, or send Accept: text/event-stream")
 
 
 async def _go_on(request: HttpRequest, last: str) -> HttpResponse:
@@ -294,25 +301,25 @@ ACTED = {200: Record, 403: Problem, 404: Problem, 409: Problem}
 
 @router.post("/{simulation_id}/cancel/", response=ACTED)
 def cancel(request: HttpRequest, simulation_id: SimulationId):
-    """End a queued or running simulation. Its owner and staff may."""
+    """End a queued or running simulation. Its owner and operators may."""
     return results.record(lifecycle.cancel(mine(request, simulation_id)))
 
 
 @router.post("/{simulation_id}/resume/", response={**ACTED, 429: Problem})
 def resume(request: HttpRequest, simulation_id: SimulationId):
-    """Let a failed, cancelled or interrupted simulation go on after its last round. Its owner and staff may."""
+    """Let a failed, cancelled or interrupted simulation go on after its last round. Its owner and operators may."""
     return results.record(lifecycle.resume(mine(request, simulation_id)))
 
 
 @router.post("/{simulation_id}/archive/", response=ACTED)
 def archive(request: HttpRequest, simulation_id: SimulationId):
-    """Take a finished simulation off the lists; nothing is deleted. Its owner and staff may."""
+    """Take a finished simulation off the lists; nothing is deleted. Its owner and operators may."""
     return results.record(lifecycle.archive(mine(request, simulation_id)))
 
 
 @router.post("/{simulation_id}/unarchive/", response=ACTED)
 def unarchive(request: HttpRequest, simulation_id: SimulationId):
-    """Put it back on the lists. Its owner and staff may."""
+    """Put it back on the lists. Its owner and operators may."""
     return results.record(lifecycle.unarchive(mine(request, simulation_id)))
 
 

@@ -100,7 +100,7 @@ async def respond(request: HttpRequest, simulation_id: int, format: Format) -> H
         raise Http404(f"There is no simulation {simulation_id}")
     if simulation.is_finished and after >= simulation.last_sequence:
         return HttpResponse(status=204)
-    if format is HTML and not owners.may_act(request.user, simulation):
+    if format is HTML and not await database_sync_to_async(owners.may_act)(request.user, simulation):
         format = HTML_TO_LOOK
     return streaming(simulation, after, format)
 

@@ -8,6 +8,7 @@ from django.core.paginator import Page, Paginator
 from django.db.models import F, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
@@ -116,7 +117,7 @@ def start(request: HttpRequest) -> HttpResponse:
     if not request.htmx:
         return redirect("simulations:simulation", simulation.pk)
     response = render(request, "simulations/_live_home.html", _page(request, simulation))
-    response["HX-Push-Url"] = f"/?simulation={simulation.pk}"
+    response["HX-Push-Url"] = f"{reverse('simulations:home')}?simulation={simulation.pk}"
     response["HX-Trigger"] = "simulations-changed"
     return response
 

@@ -11,6 +11,7 @@ from simulations.tests.cast import FIELDS, config, queued, recorded
 
 pytestmark = pytest.mark.django_db
 URL = "/api/simulations/"
+AS_EVENT_SOURCE = {"accept": "text/event-stream"}
 
 
 def post(client, path=URL, values=None, **headers):
@@ -220,21 +221,33 @@ def test_events_come_after_a_number_in_pages(client):
         {"sec-fetch-mode": "no-cors"},
         {"origin": "http://evil.example"},
         {"sec-fetch-site": "cross-site"},
+        {"accept": "*/*"},  # a program, or a script's fetch
+        {"accept": "text/*"},
+        {"accept": "text/event-stream;q=0, */*"},
+        {"accept": "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"},  # a picture
+        {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"},  # a link
+        {"origin": "null"},
+        {"last-event-id": "", "accept": "*/*"},
     ],
 )
 def test_the_compatible_stream_starts_nothing_by_accident(client, headers):
+    """Over plain HTTP browsers send no Sec-Fetch headers, and with a picture no Origin."""
+    headers = AS_EVENT_SOURCE | headers
     assert client.get(f"{URL}stream?num_rounds=1", headers=headers).status_code == 403
     assert nothing_left_behind()
 
 
 def test_the_compatible_stream_answers_head_without_starting(client):
-    assert client.head(f"{URL}stream?num_rounds=1").status_code == 403
+    for last in ({}, {"last-event-id": f"{queued().pk}-0"}):
+        answer = client.head(f"{URL}stream?num_rounds=1", headers=AS_EVENT_SOURCE | last)
+        assert answer.status_code == 403
+    Simulation.objects.all().delete()
     assert nothing_left_behind()
 
 
 @pytest.mark.parametrize("query", ["num_rounds=0", "num_rounds=x", "fraction_fit=2", "num_rounds=1&colour=red"])
 def test_the_compatible_stream_names_a_bad_field(client, query):
-    response = client.get(f"{URL}stream?{query}")
+    response = client.get(f"{URL}stream?{query}", headers=AS_EVENT_SOURCE)
     assert response.status_code == 422
     assert nothing_left_behind()
 

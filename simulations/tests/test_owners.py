@@ -1,14 +1,19 @@
 """Whose a simulation is: who sees it, who acts on it, and how many of them one may have."""
 
+import ast
 import re
 from collections.abc import Iterator
 
 import pytest
-from django.contrib.auth.models import User
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import Permission, User
+from django.core.cache import cache
 from django.http import HttpResponse
 from django.test import Client as Browser
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from fedsite.tests.machine import PROJECT
+from incentives.tests.cast import execute, without_triggers
 from simulations.models import Simulation, Status
 from simulations.running import lifecycle
 from simulations.showing import feed, stream
@@ -27,6 +32,14 @@ def _login(settings):
 def signed_in(name: str, **fields) -> Browser:
     browser = Browser()
     browser.force_login(User.objects.get_or_create(username=name, defaults=fields)[0])
+    return browser
+
+
+def operator() -> Browser:
+    """Staff who may change simulations."""
+    browser = signed_in("operator", is_staff=True)
+    user = User.objects.get(username="operator")
+    user.user_permissions.add(Permission.objects.get(codename="change_simulation"))
     return browser
 
 
@@ -78,14 +91,17 @@ def test_others_look_but_do_not_touch(action):
     assert ben.get(f"/simulations/{simulation.pk}/").status_code == 200
     refused = ben.post(f"/simulations/{simulation.pk}/{action}/")
     assert refused.status_code == 403
-    assert f"Simulation {simulation.pk} is not yours; its owner and staff may do this." in refused.content.decode()
+    assert f"Simulation {simulation.pk} is not yours; its owner and operators may do this." in refused.content.decode()
     assert post(ben, f"{API}{simulation.pk}/{action}/").status_code == 403
     assert Simulation.objects.values().get() == before
 
 
-@pytest.mark.parametrize(("name", "fields"), [("ada", {}), ("root", {"is_staff": True})])
-def test_the_owner_and_staff_act(name, fields):
-    simulation, browser = owned(), signed_in(name, **fields)
+@pytest.mark.parametrize("name", ["ada", "root", "operator"])
+def test_the_owner_and_operators_act(name):
+    simulation, browser = (
+        owned(),
+        operator() if name == "operator" else signed_in(name, is_staff=name == "root", is_superuser=name == "root"),
+    )
     address = f"{API}{simulation.pk}/"
     assert post(browser, f"{address}archive/").status_code == 409  # it is not finished
     assert post(browser, f"{address}cancel/").json()["status"] == "cancelled"
@@ -96,10 +112,21 @@ def test_the_owner_and_staff_act(name, fields):
     assert post(browser, f"{address}resume/").json()["status"] == "queued"
 
 
-def test_what_nobody_owns_is_for_staff():
+def test_what_nobody_owns_is_for_operators():
     simulation = queued()
-    assert post(signed_in("ada"), f"{API}{simulation.pk}/cancel/").status_code == 403
-    assert post(signed_in("root", is_staff=True), f"{API}{simulation.pk}/cancel/").status_code == 200
+    for name, fields in (("ada", {}), ("staff", {"is_staff": True})):
+        assert post(signed_in(name, **fields), f"{API}{simulation.pk}/cancel/").status_code == 403
+    assert post(operator(), f"{API}{simulation.pk}/cancel/").status_code == 200
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_staff_may_by_page_and_api_what_they_may_in_the_admin(action):
+    simulation, staff = owned(), signed_in("staff", is_staff=True)
+    assert post(staff, f"{API}{simulation.pk}/{action}/").status_code == 403
+    assert staff.post(f"/simulations/{simulation.pk}/{action}/").status_code == 403
+    assert buttons(page(staff, f"/simulations/{simulation.pk}/")) == {"again"}
+    assert staff.get(f"/simulations/{simulation.pk}/stream/").status_code == 200
+    assert Simulation.objects.get().status == Status.QUEUED
 
 
 def test_it_is_archived_and_brought_back_from_its_page():
@@ -121,7 +148,8 @@ def test_buttons_are_shown_to_those_who_may_press_them():
     waiting, finished = owned(), done()
     for browser, of_waiting, of_finished in (
         (signed_in("ada"), {"cancel", "again"}, {"archive", "again"}),
-        (signed_in("root", is_staff=True), {"cancel", "again"}, {"archive", "again"}),
+        (operator(), {"cancel", "again"}, {"archive", "again"}),
+        (signed_in("staff", is_staff=True), {"again"}, {"again"}),
         (signed_in("ben"), {"again"}, {"again"}),
     ):
         assert buttons(page(browser, f"/simulations/{waiting.pk}/")) == of_waiting
@@ -193,33 +221,94 @@ def test_no_list_shows_what_is_somebody_elses():
     assert len(signed_in("ada").get(API).json()) == len(signed_in("root", is_staff=True).get(API).json()) == 2
 
 
+QUERIES = (
+    "",
+    "?client=1",
+    "?ledger=manual",
+    "?ledger=simulation-{theirs}",
+    "?simulation_id={theirs}",
+    "?simulation_id={mine}",
+    "?ledger=simulation-{mine}",
+    "?ledger=",
+    "?ledger=%20",
+)
+
+
 @pytest.mark.usefixtures("private")
-def test_ledgers_of_others_are_closed_too():
+@pytest.mark.database
+@pytest.mark.parametrize("query", QUERIES)
+def test_whatever_is_asked_for_ledgers_of_others_are_not_there(query):
+    """Whoever has one of his own reads that one, and no other beside it."""
     theirs, mine, ben = done(), done("ben"), signed_in("ben")
-    pages = ["/ledger/", "/ledger/export/"]
-    pages += [f"/api/incentives/{name}" for name in ("ledger", "accounts/", "verify/")]
-    for address in pages:
-        for query in (
-            "",
-            "?client=1",
-            "?user_id=1",
-            "?ledger=manual",
-            f"?ledger=simulation-{theirs.pk}",
-            f"?simulation_id={theirs.pk}",
-            "?simulation_id=x",
-            "?ledger=",
-            "?ledger=%20",
-        ):
-            assert ben.get(address + query).status_code == 403, address + query
-        assert ben.get(f"{address}?ledger=simulation-{mine.pk}").status_code == 200
-        assert signed_in("root", is_staff=True).get(address).status_code == 200
-    crossed = ben.get(f"/api/incentives/accounts/?ledger=simulation-{mine.pk}&simulation_id={theirs.pk}")
-    assert crossed.json() == []
-    assert ben.get(f"/ledger/transactions/simulation-{theirs.pk}/1/").status_code == 403
+    reward(signed_in("root", is_superuser=True, is_staff=True))
+    query = query.format(theirs=theirs.pk, mine=mine.pk)
+    shown = page(ben, f"/ledger/{query}")
+    assert f"/ledger/transactions/simulation-{theirs.pk}/" not in shown
+    assert "/ledger/transactions/manual/" not in shown
+    assert f'<option value="simulation-{theirs.pk}">' not in shown
+    assert f'<option value="simulation-{mine.pk}">' in shown
+    file = ben.get(f"/ledger/export/{query}")
+    names = {line.split(",")[0] for line in text_of(file).splitlines()[1:]} if file.status_code == 200 else set()
+    assert names <= {f"simulation-{mine.pk}"}, file
+    for name in ("ledger", "accounts/", "verify/"):
+        answer = ben.get(f"/api/incentives/{name}{query}")
+        if answer.status_code == 200:
+            assert {row["ledger"] for row in answer.json()} <= {f"simulation-{mine.pk}"}
+        else:
+            assert answer.status_code == 422  # a query that this list does not know
+
+
+def text_of(file) -> str:
+    async def whole():
+        return b"".join([piece async for piece in file.streaming_content])
+
+    return async_to_sync(whole)().decode()
+
+
+def reward(browser: Browser):
+    body = '{"user_id": 1, "previous_metric": 0.5, "current_metric": 0.4}'
+    return post(browser, "/api/incentives/reward", body)
+
+
+@pytest.mark.usefixtures("private")
+def test_counts_and_balances_are_those_of_ones_own_ledgers():
+    theirs, mine, ben = done(), done("ben"), signed_in("ben")
+    root = signed_in("root", is_superuser=True, is_staff=True)
+    reward(root)
+    own = mine.ledger.length
+    assert f"{own} transactions" in page(ben, "/ledger/state/")
+    assert f"{2 * own + 1} transactions" in page(root, "/ledger/state/")
+    assert "<dt>Ledgers</dt><dd>1</dd>" in page(ben, "/ledger/")
+    balance = mine.ledger.accounts.get(client=1).balance / 1_000_000
+    everything = ben.get("/api/incentives/ledger?user_id=1").json()
+    assert everything["balance"] == pytest.approx(balance)
+    assert root.get("/api/incentives/ledger?user_id=1").json()["balance"] > 2 * balance
+    assert ben.get(f"/ledger/transactions/simulation-{theirs.pk}/1/").status_code == 404
     assert ben.get(f"/ledger/transactions/simulation-{mine.pk}/1/").status_code == 200
-    assert ben.get("/ledger/state/").status_code == 200
-    reward = '{"user_id": 1, "previous_metric": 0.5, "current_metric": 0.4}'
-    assert post(ben, f"/api/incentives/reward?ledger=simulation-{mine.pk}", reward).status_code == 403
+    assert reward(ben).status_code == 403
+
+
+@pytest.mark.usefixtures("private")
+def test_a_broken_chain_is_told_to_those_who_see_it():
+    theirs, ben, root = done(), signed_in("ben"), signed_in("root", is_staff=True)
+    done("ben")
+    without_triggers()
+    execute(f"UPDATE incentives_ledger SET head = 'cut' WHERE name = 'simulation-{theirs.pk}'")
+    cache.clear()
+    assert f"Chain broken · simulation-{theirs.pk}" in page(root, "/ledger/state/")
+    for address in ("/ledger/state/", "/ledger/"):
+        assert f"simulation-{theirs.pk}" not in page(ben, address)
+
+
+@pytest.mark.parametrize("file", ["api.py", "views.py"])
+def test_pages_and_lists_of_ledgers_take_their_rows_from_one_place(file):
+    """Whatever answers a request asks `sight`, never a table."""
+    tree = ast.parse((PROJECT / "incentives" / file).read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    answering = [each for each in functions if "request" in [argument.arg for argument in each.args.args]]
+    tables = [node.lineno for each in answering for node in ast.walk(each) if getattr(node, "attr", "") == "objects"]
+    assert len(answering) >= 5
+    assert tables == []
 
 
 # How many

@@ -12,6 +12,7 @@ from simulations.tests.frames import chunks, parse, whole
 
 RUN = {"dataset": "digits", "num_clients": 4, "num_rounds": 12, "valuation": "shapley"}
 FRONT_END = "http://localhost:3000"
+AS_EVENT_SOURCE = {"Accept": "text/event-stream", "Origin": FRONT_END}
 
 
 def start(server, **fields) -> int:
@@ -95,7 +96,7 @@ def test_lines_arrive_while_the_run_goes_on(server):
 
 def test_the_compatible_front_end_can_start_and_follow_from_another_origin(server):
     url = f"{server.url}/api/simulations/stream?num_rounds=2&num_clients=2&fraction_fit=0.5&dataset=digits"
-    with httpx.stream("GET", url, headers={"Origin": FRONT_END}, timeout=60) as response:
+    with httpx.stream("GET", url, headers=AS_EVENT_SOURCE, timeout=60) as response:
         assert response.headers["access-control-allow-origin"] == FRONT_END
         assert response.headers["access-control-allow-credentials"] == "true"
         text = "".join(response.iter_text())

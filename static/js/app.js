@@ -131,15 +131,16 @@
 
   // Whoever is signed out meanwhile gets the page to sign in instead of a fragment.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (!event.detail.xhr.responseURL.includes("/accounts/login/")) return;
+    const signIn = document.body.dataset.signIn;
+    if (new URL(event.detail.xhr.responseURL, window.location).pathname !== signIn) return;
     event.detail.shouldSwap = false;
-    if (event.target.id !== "chain") window.location.assign("/accounts/login/?next=" + encodeURIComponent(window.location.pathname));
+    if (event.target.id !== "chain") window.location.assign(signIn + "?next=" + encodeURIComponent(window.location.pathname));
   });
 
   document.addEventListener("htmx:afterSwap", (event) => {
     watch();
     localise(document);
-    if (event.detail.requestConfig?.path !== "/simulations/") return;
+    if (event.detail.requestConfig?.elt.id !== "start") return;
     if (event.detail.xhr.status >= 400) {
       document.querySelector("#start [aria-invalid]")?.focus();
       return;
