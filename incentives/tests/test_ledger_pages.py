@@ -7,7 +7,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import cache
 from django.http import StreamingHttpResponse
-from django.test import Client, RequestFactory
+from django.test import Client
 
 from incentives import ledger, views
 from incentives.tests.cast import execute, pay, three_rounds, without_triggers
@@ -136,7 +136,7 @@ def test_a_transaction_shows_what_is_hashed():
 @pytest.mark.parametrize(("format", "lines"), [("csv", 13), ("jsonl", 4)])
 def test_it_streams_files(format, lines):
     three_rounds()
-    response = views.export(RequestFactory().get(f"/ledger/export/?ledger=simulation-1&format={format}"))
+    response = Client().get(f"/ledger/export/?ledger=simulation-1&format={format}")
     assert response["Content-Disposition"] == f'attachment; filename="simulation-1.{format}"'
     assert len(async_to_sync(body)(response).splitlines()) == lines
 
