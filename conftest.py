@@ -44,6 +44,8 @@ DEFAULTS = (
     "FEDSITE_MAX_CONCURRENT",
     "FEDSITE_MAX_QUEUED",
     "FEDSITE_MAX_STREAMS",
+    "FEDSITE_MAX_STREAMS_PER_ADDRESS",
+    "FEDSITE_MAX_STREAMS_PER_PERSON",
     "FEDSITE_METRICS_TOKEN",
     "FEDSITE_LOG",
     "FEDSITE_MAX_PER_USER",
@@ -133,7 +135,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated_database: Path) ->
 
 @pytest.fixture
 def start_server(tmp_path: Path, migrated_database: Path) -> Iterator[Callable[..., servers.Server]]:
-    """`start_server(folder=None, *, port=None, options=(), **settings)`: a site of the test's own, stopped after it.
+    """`start_server(folder=None, *, port=None, options=(), descriptors=None, **settings)`: a site of the test's own,
+    stopped after it.
 
     After `first.kill()`, `start_server(first.folder, port=first.port)` goes on with the same files.
     """

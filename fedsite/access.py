@@ -1,8 +1,11 @@
 """Who may come in (FEDSITE_ACCESS), who speaks, how often, and which writes over JSON no other site has forged."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from django.conf import settings
+from django.contrib.auth import get_user
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.middleware.csrf import CsrfViewMiddleware
@@ -13,6 +16,7 @@ from ninja.errors import HttpError
 from people import limits, tokens
 from people.models import Scope, Token
 from simulations.origins import is_foreign
+from simulations.showing.visitors import Visitor
 
 HEALTH_PATHS = ("/healthz", "/readyz")
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -49,7 +53,9 @@ class AccessMiddleware(LoginRequiredMiddleware):
         return super().__call__(request)
 
     def process_view(self, request: HttpRequest, view_func, view_args, view_kwargs) -> HttpResponse | None:
-        if _is_api(request) and (refused := _program(request) or _too_often(request)):
+        refused = (_program(request) or _too_often(request)) if _is_api(request) else None
+        request.visitor = visitor(request)
+        if refused:
             return refused
         if settings.FEDSITE_ACCESS == "open":
             return None
@@ -65,6 +71,23 @@ class AccessMiddleware(LoginRequiredMiddleware):
 
 def _is_api(request: HttpRequest) -> bool:
     return request.resolver_match.app_name == "ninja"
+
+
+def visitor(request: HttpRequest) -> Visitor:
+    """Whose request it is, in a form that can be asked again later."""
+    token: Token | None = getattr(request, "token", None)
+    key = (token and token.pk, request.session.session_key)
+    return Visitor(key=key, now=partial(_now, request))
+
+
+def _now(request: HttpRequest) -> Any | None:
+    if hasattr(request, "token"):
+        token = tokens.known(request.headers["Authorization"].partition(" ")[2].strip())
+        return token and token.owner
+    fresh = HttpRequest()
+    fresh.session = type(request.session)(request.session.session_key)
+    user = get_user(fresh)
+    return user if settings.FEDSITE_ACCESS == "open" or user.is_authenticated else None
 
 
 def _program(request: HttpRequest) -> HttpResponse | None:

@@ -4,18 +4,35 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fedsite.settings")
 
+from typing import Any
+
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from channels.routing import ChannelNameRouter, ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
-http = get_asgi_application()  # loads the apps, so it comes before what uses models
+pages = get_asgi_application()  # loads the apps, so it comes before what uses models
 
 from django.conf import settings  # noqa: E402
+from django.db import connections  # noqa: E402
 
+from fedsite.connections import guard  # noqa: E402
 from fedsite.migrated import require_migrations  # noqa: E402
 from fedsite.root import OwnRoot  # noqa: E402
 from simulations.running.embedded import EmbeddedWorker  # noqa: E402
 from simulations.running.worker import SimulationConsumer  # noqa: E402
 
+
+async def http(scope: Any, receive: Any, send: Any) -> None:
+    """A request has a thread of its own. What that has opened of the data base is closed with it, not when memory is
+    tidied up."""
+    async with ThreadSensitiveContext():
+        try:
+            await pages(scope, receive, send)
+        finally:
+            await sync_to_async(connections.close_all)()
+
+
+guard()
 require_migrations()
 application = ProtocolTypeRouter(
     {"http": OwnRoot(http), "channel": ChannelNameRouter({"simulations": SimulationConsumer.as_asgi()})}

@@ -145,13 +145,19 @@ def migrate(folder: Path) -> Path:
 
 
 def start_site(
-    folder: Path, database: Path, *, port: int | None = None, options: tuple[str, ...] = (), **settings: str
+    folder: Path,
+    database: Path,
+    *,
+    port: int | None = None,
+    options: tuple[str, ...] = (),
+    descriptors: int | None = None,
+    **settings: str,
 ) -> Server:
     """daphne with its embedded worker, ready for requests.
 
     `folder` keeps the site's files: given again after a kill, the site goes on with them. A new one starts
     with a copy of `database`. `settings` are environment variables that differ from a plain development site,
-    `options` are daphne's.
+    `options` are daphne's; `descriptors` is how many files it may open.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "db.sqlite3").exists():
@@ -159,6 +165,7 @@ def start_site(
     environment = site_environment(folder) | settings
     port = port or free_port()
     command = [
+        *(["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "--"] if descriptors else []),
         sys.executable,
         "-m",
         "daphne",

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from channels.db import database_sync_to_async
+from channels.db import DatabaseSyncToAsync
 from django.db import InterfaceError, OperationalError
 
 log = logging.getLogger(__name__)
@@ -13,12 +14,12 @@ SILENCE = (OperationalError, InterfaceError)
 RETRY_SECONDS = 1.0
 
 
-async def insist(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call with the data base until it answers. The call must bear a repeat: whether a COMMIT was done is not known
-    when its answer is lost."""
+async def insist(call: Callable[..., Any], *arguments: Any, threads: ThreadPoolExecutor | None = None) -> Any:
+    """Call with the data base until it answers, in one of `threads` or where this task's calls are always made. The
+    call must bear a repeat: whether a COMMIT was done is not known when its answer is lost."""
     while True:
         try:
-            return await database_sync_to_async(call)(*arguments)
+            return await DatabaseSyncToAsync(call, thread_sensitive=threads is None, executor=threads)(*arguments)
         except SILENCE as error:
             log.warning("The data base does not answer (%s); trying again", in_a_line(error))
             await asyncio.sleep(RETRY_SECONDS)

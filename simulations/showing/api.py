@@ -233,7 +233,7 @@ LAST_OF_ANY = LAST | {"schema": {"type": "string", "description": "simulation-ev
 @router.api_operation(
     ["GET", "HEAD"],
     "/stream",
-    response={204: None, 503: Problem},
+    response={204: None, 429: Problem, 503: Problem},
     openapi_extra={"responses": EVENTS, "parameters": [*AS_QUERY, LAST_OF_ANY]},
 )
 async def compatible_stream(request: HttpRequest):
@@ -244,11 +244,14 @@ async def compatible_stream(request: HttpRequest):
     """
     last = request.headers.get("Last-Event-ID")
     if last and request.method == "GET":
-        return await _go_on(request, last)
+        return await database_sync_to_async(_go_on)(request, last)
     _refuse_accidents(request)
     config = SimulationConfig.from_dict(_values(request.GET))
-    simulation = await database_sync_to_async(_queue)(request, config)
-    return stream.streaming(simulation, 0, stream.PLAIN)
+    return await database_sync_to_async(_queue_and_stream)(request, config)
+
+
+def _queue_and_stream(request: HttpRequest, config: SimulationConfig) -> HttpResponse:
+    return stream.streaming(request, lambda: _queue(request, config), 0, stream.PLAIN)
 
 
 def _values(query: QueryDict) -> dict[str, Any]:
@@ -282,12 +285,12 @@ def _refuse_accidents(request: HttpRequest) -> None:
         raise HttpError(403, f"{detail}, or send Accept: text/event-stream")
 
 
-async def _go_on(request: HttpRequest, last: str) -> HttpResponse:
+def _go_on(request: HttpRequest, last: str) -> HttpResponse:
     match = re.fullmatch(r"([1-9][0-9]{0,17})-([0-9]{1,18})", last)
-    simulation = await owners.seen_by(request.user).filter(pk=int(match[1])).afirst() if match else None
+    simulation = owners.seen_by(request.user).filter(pk=int(match[1])).first() if match else None
     if simulation is None or (simulation.is_finished and int(match[2]) >= simulation.last_sequence):
         return HttpResponse(status=204)
-    return stream.streaming(simulation, int(match[2]), stream.PLAIN)
+    return stream.streaming(request, lambda: simulation, int(match[2]), stream.PLAIN)
 
 
 @router.get("/{simulation_id}/", response={200: Result, 404: Problem})
@@ -344,7 +347,7 @@ def events(
 
 @router.get(
     "/{simulation_id}/stream/",
-    response={204: None, 400: Problem, 404: Problem, 503: Problem},
+    response={204: None, 400: Problem, 404: Problem, 429: Problem, 503: Problem},
     openapi_extra={"responses": EVENTS, "parameters": [AFTER, LAST]},
 )
 async def json_stream(request: HttpRequest, simulation_id: SimulationId):

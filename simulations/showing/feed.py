@@ -7,10 +7,13 @@ nothing.
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from channels.layers import get_channel_layer
 
@@ -23,6 +26,23 @@ LOOK_SECONDS = 1.0
 GATHER_SECONDS = 0.1  # at most ten batches a second
 BATCH_EVENTS = 500
 KEPT_BATCHES = 50
+LOOK_AGAIN_SECONDS = 10.0  # whether those who watch still may
+# All that streams ask of the data base is asked here. A viewer's own thread would keep a connection (three files of
+# SQLite's) for as long as he watches, and a feed outlives the viewer who came first.
+READERS = ThreadPoolExecutor(4, "reader")
+
+
+async def ask(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What the call gives, once the data base answers."""
+    return await insist(call, *arguments, threads=READERS)
+
+
+class Watcher(Protocol):
+    """Whoever watches. Those of one key may stay together, or not at all."""
+
+    key: Hashable
+    may_stay: Callable[[], bool]
+    is_over: bool
 
 
 @dataclass(eq=False)
@@ -53,6 +73,13 @@ def read_after(simulation_id: int, sequence: int) -> tuple[Simulation, list[Even
     return simulation, list(fresh.filter(sequence__lte=simulation.last_sequence).order_by("sequence")[:BATCH_EVENTS])
 
 
+def unwelcome(watchers: list[Watcher]) -> list[Watcher]:
+    """Those who may no longer look."""
+    answers = {watcher.key: watcher.may_stay for watcher in watchers}
+    told = {key: may_stay() for key, may_stay in answers.items()}
+    return [watcher for watcher in watchers if not told[watcher.key]]
+
+
 class Feed:
     """What is new in one simulation."""
 
@@ -61,13 +88,14 @@ class Feed:
         self.head = start  # newest number read
         self.batches: deque[Batch] = deque(maxlen=KEPT_BATCHES)
         self.changed = asyncio.Condition()
-        self.watchers = 0
+        self.watchers: set[Watcher] = set()
+        self.looked_at_them = time.monotonic()
         self.task: asyncio.Task | None = None
         self.is_deaf = False  # the channel layer does not answer
 
     async def keep_reading(self) -> None:
-        """Look for ever. A data base that does not answer is asked again; so is a channel layer, which forgets who
-        listens when it is restarted."""
+        """Look for ever, whatever goes wrong: watchers wait for it. A data base that does not answer is asked again; so
+        is a channel layer, which forgets who listens when it is restarted."""
         while True:
             try:
                 await self._look_when_it_rings()
@@ -75,7 +103,10 @@ class Feed:
                 if not self.is_deaf:
                     log.warning("No doorbell (%s); looking every %s s", error or type(error), LOOK_SECONDS)
                 self.is_deaf = True
-            await self._look()
+            try:
+                await self._look()
+            except Exception:
+                log.exception("Simulation %s could not be looked at; trying again", self.simulation_id)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look_when_it_rings(self) -> None:
@@ -89,41 +120,54 @@ class Feed:
                 await asyncio.sleep(GATHER_SECONDS)
 
     async def _look(self) -> None:
-        simulation, fresh = await insist(read_after, self.simulation_id, self.head)
+        await self._see_who_may_stay()
+        simulation, fresh = await ask(read_after, self.simulation_id, self.head)
         if fresh:
             async with self.changed:
                 self.batches.append(Batch(simulation, fresh))
                 self.head = fresh[-1].sequence
                 self.changed.notify_all()
 
-    async def batch_after(self, cursor: int, timeout: float) -> Batch | None:
-        """The batch that holds the event after the cursor; None where there is none in time."""
+    async def _see_who_may_stay(self) -> None:
+        if time.monotonic() < self.looked_at_them + LOOK_AGAIN_SECONDS:
+            return
+        self.looked_at_them = time.monotonic()
+        gone = await ask(unwelcome, list(self.watchers))
+        async with self.changed:
+            for watcher in gone:
+                watcher.is_over = True
+            self.changed.notify_all()
+
+    async def batch_after(self, cursor: int, timeout: float, watcher: Watcher) -> Batch | None:
+        """The batch that holds the event after the cursor; None where there is none in time, or for this watcher."""
         try:
             async with asyncio.timeout(timeout), self.changed:
-                await self.changed.wait_for(lambda: self.head > cursor)
+                await self.changed.wait_for(lambda: self.head > cursor or watcher.is_over)
         except TimeoutError:
+            return None
+        if watcher.is_over:
             return None
         for batch in self.batches:
             if batch.events[0].sequence <= cursor + 1 <= batch.last:
                 return batch
-        return Batch(*await insist(read_after, self.simulation_id, cursor))  # it came late or fell behind
+        return Batch(*await ask(read_after, self.simulation_id, cursor))  # it came late or fell behind
 
 
 feeds: dict[int, Feed] = {}
 
 
 @asynccontextmanager
-async def watching(simulation_id: int, start: int) -> AsyncIterator[Feed]:
+async def watching(simulation_id: int, start: int, watcher: Watcher) -> AsyncIterator[Feed]:
     """The simulation's feed, which reads from `start` on where nobody else watched before."""
     feed = feeds.setdefault(simulation_id, Feed(simulation_id, start))
-    feed.watchers += 1
+    feed.watchers.add(watcher)
     if feed.task is None:
         feed.task = asyncio.create_task(feed.keep_reading())
     try:
         yield feed
     finally:
-        feed.watchers -= 1
-        if feed.watchers == 0:
+        feed.watchers.discard(watcher)
+        if not feed.watchers:
             feed.task.cancel()
             feeds.pop(simulation_id, None)
 

@@ -28,7 +28,7 @@ class SiteCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield gauge("streams_open", "Streams that this process has open", len(stream.taken))
-        yield counter("streams_refused", "Streams that this process answered with 503", stream.refused)
+        yield counter("streams_refused", "Streams that this process answered with 429 or 503", stream.refused)
         yield redis_up()
         try:
             at = lifecycle.now()

@@ -2,24 +2,26 @@
 
 A stream is the events after a number. `Last-Event-ID` (a reconnect) or `?after=` says where to go on; the last frame
 of a finished simulation is `event: close`, and a reconnect after it gets 204, which stops the browser. A stream that
-ends without that frame, as each does after some minutes, is to be taken up again.
+ends without that frame, as each does after some minutes, is to be taken up again. So does one whose viewer may no
+longer look: coming back, he is refused.
 """
 
 import json
 import logging
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from weakref import WeakSet
 
 from channels.db import database_sync_to_async
 from django.conf import settings
+from django.db import connections
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
 from simulations import logs, owners
 from simulations.models import Event, Simulation
-from simulations.running.patience import insist
 from simulations.showing import feed
 from simulations.showing.fragments import render_update
 
@@ -74,14 +76,20 @@ def _plain_greeting(simulation: Simulation) -> str:
     return f"retry: 2000\nid: {simulation.pk}-0\n\n"
 
 
+@dataclass(eq=False, kw_only=True)
 class Place:
     """One of the FEDSITE_MAX_STREAMS places of this process; free when nobody holds it any more."""
+
+    address: str
+    person: int | None  # the user's, where somebody has signed in
+    key: Hashable  # places of one key may stay together, or not at all
+    may_stay: Callable[[], bool] = lambda: True  # asks the data base
+    is_over: bool = False
 
 
 taken: WeakSet[Place] = WeakSet()  # weak: a viewer who leaves before the first frame frees his place too
 refused = 0  # streams, since this process started
-# The request's thread has asked for rows; on PostgreSQL its connection would be held as long as the viewer watches.
-let_go_of_connection = database_sync_to_async(lambda: None)
+taking = threading.Lock()  # requests have threads of their own
 
 HTML = Format(name="html", frames=html_frames)
 HTML_TO_LOOK = Format(name="html to look", frames=partial(html_frames, may_act=False))  # without buttons
@@ -95,14 +103,18 @@ async def respond(request: HttpRequest, simulation_id: int, format: Format) -> H
         after = cursor(request)
     except ValueError as error:
         return JsonResponse({"detail": str(error)}, status=400)
-    simulation = await owners.seen_by(request.user).filter(pk=simulation_id).afirst()
+    return await database_sync_to_async(_opened)(request, simulation_id, after, format)
+
+
+def _opened(request: HttpRequest, simulation_id: int, after: int, format: Format) -> HttpResponse:
+    simulation = owners.seen_by(request.user).filter(pk=simulation_id).first()
     if simulation is None:
         raise Http404(f"There is no simulation {simulation_id}")
     if simulation.is_finished and after >= simulation.last_sequence:
         return HttpResponse(status=204)
-    if format is HTML and not await database_sync_to_async(owners.may_act)(request.user, simulation):
+    if format is HTML and not owners.may_act(request.user, simulation):
         format = HTML_TO_LOOK
-    return streaming(simulation, after, format)
+    return streaming(request, lambda: simulation, after, format)
 
 
 def cursor(request: HttpRequest) -> int:
@@ -114,12 +126,22 @@ def cursor(request: HttpRequest) -> int:
     return int(last or after)
 
 
-def streaming(simulation: Simulation, after: int, format: Format) -> HttpResponse | StreamingHttpResponse:
-    """The response that streams; 503 where this process has as many streams as it may."""
-    if len(taken) >= settings.FEDSITE_MAX_STREAMS:
-        return _full()
-    place = Place()
-    taken.add(place)
+def streaming(request: HttpRequest, find: Callable[[], Simulation], after: int, format: Format) -> HttpResponse:
+    """The response that streams what is found, or started, once there is a place for its viewer. 503 where this process
+    has as many streams as it may, 429 where the viewer has. To be called in the request's thread."""
+    visitor, person = request.visitor, owners.person(request)
+    place = Place(address=request.address, person=person and person.pk, key=(visitor.key, format.name))
+    if refusal := _refusal(place):
+        return refusal
+    simulation = find()
+
+    def may_stay() -> bool:
+        user = visitor.now()
+        if user is None or not owners.seen_by(user).filter(pk=simulation.pk).exists():
+            return False
+        return format is not HTML or owners.may_act(user, simulation)
+
+    place.may_stay = may_stay
     frames = _frames(simulation, after, format, place)
     response = StreamingHttpResponse(frames, content_type="text/event-stream; charset=utf-8")
     response["Cache-Control"] = "no-cache, no-transform"
@@ -128,11 +150,26 @@ def streaming(simulation: Simulation, after: int, format: Format) -> HttpRespons
     return response
 
 
-def _full() -> HttpResponse:
+def _refusal(place: Place) -> HttpResponse | None:
+    """Take the place; or the reason why it is not to be had."""
     global refused
-    refused += 1
-    detail = f"This server has {settings.FEDSITE_MAX_STREAMS} streams open; try again in a few seconds"
-    return JsonResponse({"detail": detail}, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    with taking:
+        others = list(taken)
+        of_address = sum(other.address == place.address for other in others)
+        of_person = sum(other.person == place.person for other in others if place.person)
+        limits = (
+            (503, len(others), settings.FEDSITE_MAX_STREAMS, "This server has"),  # a proxy asks the next one
+            (429, of_address, settings.FEDSITE_MAX_STREAMS_PER_ADDRESS, "Your address has"),
+            (429, of_person, settings.FEDSITE_MAX_STREAMS_PER_PERSON, "You have"),
+        )
+        for status, number, most, who in limits:
+            if number >= most:
+                refused += 1
+                detail = f"{who} {number} streams open, and may have no more; try again in a few seconds"
+                headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+                return JsonResponse({"detail": detail}, status=status, headers=headers)
+        taken.add(place)
+        return None
 
 
 async def _frames(simulation: Simulation, after: int, format: Format, place: Place) -> AsyncIterator[str]:
@@ -140,9 +177,9 @@ async def _frames(simulation: Simulation, after: int, format: Format, place: Pla
     here would leave the browser waiting for ever, so it ends the stream and the browser comes back."""
     logs.about(simulation=simulation.pk)
     try:
-        await let_go_of_connection()
+        await database_sync_to_async(_let_go)()
         yield format.greeting(simulation)
-        async for text in _follow(simulation, after, format):
+        async for text in _follow(simulation, after, format, place):
             yield text
     except Exception:
         log.exception("The stream of simulation %s broke off", simulation.pk)
@@ -150,14 +187,21 @@ async def _frames(simulation: Simulation, after: int, format: Format, place: Pla
         taken.discard(place)
 
 
-async def _follow(simulation: Simulation, after: int, format: Format) -> AsyncIterator[str]:
+def _let_go() -> None:
+    """The request's thread has asked for rows, and would keep its connection for as long as the viewer watches."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+
+
+async def _follow(simulation: Simulation, after: int, format: Format, place: Place) -> AsyncIterator[str]:
     until = time.monotonic() + LIFETIME_SECONDS
     # The feed reads what is new. What there is already each viewer reads for himself, as fast as he takes it.
-    async with feed.watching(simulation.pk, max(after, simulation.last_sequence)) as source:
+    async with feed.watching(simulation.pk, max(after, simulation.last_sequence), place) as source:
         while not (simulation.is_finished and after >= simulation.last_sequence):
-            if time.monotonic() > until:
+            if time.monotonic() > until or place.is_over:
                 return
-            batch = await source.batch_after(after, HEARTBEAT_SECONDS)
+            batch = await source.batch_after(after, HEARTBEAT_SECONDS, place)
             if batch is None:
                 yield ": still here\n\n"
                 continue
@@ -175,4 +219,4 @@ async def _frames_of(batch: feed.Batch, after: int, format: Format) -> str:
 
 
 async def _render(format: Format, simulation: Simulation, events: list[Event]) -> str:
-    return await insist(format.frames, simulation, events)
+    return await feed.ask(format.frames, simulation, events)

@@ -167,7 +167,7 @@ def test_the_stream_brings_no_buttons_to_those_who_may_not_press_them():
 @pytest.mark.parametrize(("name", "format"), [("ada", stream.HTML), ("ben", stream.HTML_TO_LOOK)])
 def test_the_stream_is_the_readers_own(monkeypatch, name, format):
     seen = []
-    monkeypatch.setattr(stream, "streaming", lambda simulation, after, format: seen.append(format) or HttpResponse())
+    monkeypatch.setattr(stream, "streaming", lambda *arguments: seen.append(arguments[-1]) or HttpResponse())
     signed_in(name).get(f"/simulations/{owned().pk}/stream/")
     assert seen == [format]
 

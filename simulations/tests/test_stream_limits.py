@@ -1,15 +1,19 @@
 """A process has so many streams and no more, and each ends after some minutes for its viewer to take it up again. What
 has happened already is told as fast as it is read."""
 
+import contextlib
+import json
 import sqlite3
+import threading
 import time
 
 import httpx
+import psutil
 import pytest
 
 from fedsite.tests import servers
-from simulations.models import Simulation
-from simulations.showing import stream
+from simulations.models import Event, Simulation
+from simulations.showing import feed, stream
 from simulations.tests.frames import whole
 
 RUN = {"dataset": "digits", "num_clients": 2, "num_rounds": 5000, "evaluate_every": 5000, "valuation": "none"}
@@ -22,7 +26,7 @@ def metric(site, name: str) -> float:
 
 @pytest.mark.parametrize("path", ["/api/simulations/{}/stream/", "/simulations/{}/stream/"])
 def test_one_too_many_is_told_to_come_back(start_server, path):
-    site = start_server(FEDSITE_MAX_STREAMS="2")
+    site = start_server(FEDSITE_MAX_STREAMS="2", FEDSITE_MAX_STREAMS_PER_ADDRESS="2")
     number = httpx.post(f"{site.url}/api/simulations/", json=RUN).json()["id"]
     url = site.url + path.format(number)
     with httpx.stream("GET", url) as first:
@@ -44,7 +48,7 @@ def test_one_too_many_is_told_to_come_back(start_server, path):
 
 async def test_after_its_time_it_ends_without_the_closing_frame(monkeypatch):
     monkeypatch.setattr(stream, "LIFETIME_SECONDS", -1)
-    place = stream.Place()
+    place = stream.Place(address="192.0.2.1", person=None, key="k")
     stream.taken.add(place)
     simulation = Simulation(pk=1, last_sequence=3)
     frames = [text async for text in stream._frames(simulation, 0, stream.JSON, place)]
@@ -71,3 +75,131 @@ def test_a_replay_is_as_fast_as_its_reader(start_server):
     assert [int(frame.id) for frame in frames[:-1]] == list(range(1, last + 10_001))
     assert frames[-1].event == "close"
     assert time.monotonic() - began < 10
+
+
+async def test_a_feed_outlives_whatever_goes_wrong(monkeypatch):
+    """It died of the second error in a row, and left its watchers without a word."""
+    simulation, event = Simulation(pk=1, last_sequence=1), Event(sequence=1)
+    answers = [RuntimeError(), RuntimeError(), RuntimeError()]
+
+    def read_after(simulation_id, sequence):
+        if answers:
+            raise answers.pop()
+        return simulation, [event][sequence:]
+
+    monkeypatch.setattr(feed, "read_after", read_after)
+    monkeypatch.setattr(feed, "LOOK_SECONDS", 0.01)
+    watcher = stream.Place(address="192.0.2.1", person=None, key="k")
+    async with feed.watching(1, 0, watcher) as source:
+        batch = await source.batch_after(0, 30, watcher)
+    assert batch is not None
+    assert batch.events == [event]
+
+
+def settles(condition) -> None:
+    """It holds within ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def files_of_database(site) -> int:
+    return sum("db.sqlite3" in file.path for file in psutil.Process(site.process.pid).open_files())
+
+
+def test_viewers_hold_nothing_of_the_database(start_server):
+    """Each held three files of SQLite's, and most of them stayed open when they had left."""
+    site = start_server()
+    number = httpx.post(f"{site.url}/api/simulations/", json=RUN).json()["id"]
+    url = f"{site.url}/api/simulations/{number}/stream/"
+    with httpx.Client(timeout=60) as client, contextlib.ExitStack() as viewers:
+        for viewer in range(30):
+            response = viewers.enter_context(client.stream("GET", url))
+            text = response.iter_text()
+            next(chunk for chunk in text if "id: 1\n" in chunk)
+            if viewer == 0:
+                with_one = files_of_database(site)
+        most = with_one + 3 * 4  # the threads that read for all
+        settles(lambda: files_of_database(site) <= most)
+        for _ in range(10):
+            client.get(site.url)
+    settles(lambda: files_of_database(site) <= most)
+    httpx.post(f"{site.url}/api/simulations/{number}/cancel/", json={})
+
+
+MAKE = f"""
+import json
+from importlib import import_module
+from django.conf import settings
+from django.contrib.auth import HASH_SESSION_KEY, BACKEND_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from people import tokens
+from simulations.running import lifecycle
+from simulations.config import SimulationConfig
+keys = {{}}
+def visitor(name, is_staff=True):
+    user = User.objects.create_user(name, password="long-enough-9", is_staff=is_staff)
+    session = import_module(settings.SESSION_ENGINE).SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.create()
+    keys[name] = {{"Cookie": f"sessionid={{session.session_key}}"}}
+    return user
+for name in ("signed out", "deactivated", "no longer staff", "new password"):
+    visitor(name)
+stays = visitor("stays", is_staff=False)
+_, secret = tokens.create(visitor("revoked"), name="t", scope="read", expires_at=None)
+keys["revoked"] = {{"Authorization": f"Bearer {{secret}}"}}
+simulation = lifecycle.queue(SimulationConfig.from_dict({RUN!r}), origin="page", owned_by=stays)
+print(json.dumps([simulation.pk, keys]))
+"""
+TAKE_AWAY = """
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from people.models import Token
+Token.objects.all().delete()
+Session.objects.filter(session_key="{0}").delete()
+User.objects.filter(username="deactivated").update(is_active=False)
+User.objects.filter(username="no longer staff").update(is_staff=False)
+changed = User.objects.get(username="new password")
+changed.set_password("another-one-9")
+changed.save()
+"""
+
+
+def test_a_stream_ends_when_its_viewer_may_no_longer_look(start_server):
+    """It went on for its whole ten minutes."""
+    site = start_server(FEDSITE_ACCESS="login", FEDSITE_OTHERS_MAY_LOOK="0")
+    number, visitors = json.loads(site.manage("shell", "-v0", "-c", MAKE).stdout)
+    ended: dict[str, float] = {}
+    statuses = dict.fromkeys(visitors, 0)
+
+    def watch(name: str) -> None:
+        path = "/api/simulations/" if name in ("revoked", "stays") else "/simulations/"
+        url = f"{site.url}{path}{number}/stream/"
+        with (
+            contextlib.suppress(httpx.HTTPError),
+            httpx.stream("GET", url, headers=visitors[name], timeout=60) as answer,
+        ):
+            statuses[name] = answer.status_code
+            for _ in answer.iter_text():
+                pass
+            ended[name] = time.monotonic()
+
+    threads = [threading.Thread(target=watch, args=(name,), daemon=True) for name in visitors]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + servers.PATIENCE_SECONDS
+    while set(statuses.values()) != {200}:
+        assert time.monotonic() < deadline, statuses
+        time.sleep(0.05)
+    session = visitors["signed out"]["Cookie"].partition("=")[2]
+    done = site.manage("shell", "-v0", "-c", TAKE_AWAY.format(session))
+    assert done.returncode == 0, done.stderr
+    begin = time.monotonic()
+    while len(ended) < len(visitors) - 1:
+        assert time.monotonic() < begin + 30, ended
+        time.sleep(0.05)
+    assert set(visitors) - set(ended) == {"stays"}
