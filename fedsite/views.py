@@ -4,22 +4,24 @@ import hmac
 from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.views import redirect_to_login
-from django.db import connection
-from django.db.utils import Error
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from fedsite.migrated import unapplied
+from fedsite import ready
 from simulations.running import bell
 from simulations.showing.metrics import registry
+
+# What proxies say of themselves; none of it comes from a program that asks by itself.
+PASSED_ON = {"Forwarded", "Via", "X-Real-Ip", *(f"X-Forwarded-{what}" for what in ("For", "Host", "Port", "Proto"))}
 
 
 @login_not_required
@@ -32,28 +34,12 @@ def healthz(request: HttpRequest) -> JsonResponse:
 @login_not_required
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """The data base answers and has every migration. Without its Redis the site is slower, and ready all the same."""
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-        missing = unapplied()
-    except Error as error:
-        return _not_ready(f"The data base does not answer: {error}")
-    if missing:
-        return _not_ready(f"{len(missing)} migrations are missing")
-    return JsonResponse({"status": "ok", **_redis()})
-
-
-def _not_ready(detail: str) -> JsonResponse:
-    return JsonResponse({"status": "unavailable", "detail": detail}, status=503)
-
-
-def _redis() -> dict[str, str]:
-    """Nothing where no REDIS_URL is set."""
-    if not settings.REDIS_URL:
-        return {}
-    problem = bell.problem()
-    return {"redis": "down", "detail": problem} if problem else {"redis": "up"}
+    """The database answers, has every migration and can be written, and no disk is full. Without its Redis the site
+    is slower, and ready all the same."""
+    if problem := ready.problem():
+        return JsonResponse({"status": "unavailable", "detail": problem}, status=503)
+    redis = {"redis": "down" if bell.problem() else "up"} if settings.REDIS_URL else {}
+    return JsonResponse({"status": "ok", **redis})
 
 
 @login_not_required
@@ -61,16 +47,27 @@ def _redis() -> dict[str, str]:
 def metrics(request: HttpRequest) -> HttpResponse:
     """This process and the data base, for Prometheus. Asks by itself who may read it."""
     if not may_read_metrics(request):
-        return JsonResponse({"detail": "Metrics are for this machine, or for who knows the token"}, status=403)
+        return JsonResponse({"detail": "Metrics are for who knows FEDSITE_METRICS_TOKEN"}, status=403)
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
 def may_read_metrics(request: HttpRequest) -> bool:
-    """With FEDSITE_METRICS_TOKEN whoever has it, else programs on this machine; what a proxy passes on is not."""
+    """With FEDSITE_METRICS_TOKEN whoever has it. Without one, in open access, programs on this machine: a proxy on
+    this machine that adds no header cannot be told from them, so with visitors to keep out there is no other way in."""
     if token := settings.FEDSITE_METRICS_TOKEN:
         return hmac.compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode())
-    address = request.META.get("REMOTE_ADDR", "")
-    return "X-Forwarded-For" not in request.headers and bool(address) and ip_address(address).is_loopback
+    if settings.FEDSITE_ACCESS != "open" or settings.FEDSITE_PROXIES or PASSED_ON & set(request.headers):
+        return False
+    return _is_loopback(request.META.get("REMOTE_ADDR", "")) and _is_loopback(
+        urlsplit(f"//{request.get_host()}").hostname
+    )
+
+
+def _is_loopback(name: str | None) -> bool:
+    try:
+        return name == "localhost" or ip_address(name or "").is_loopback
+    except ValueError:
+        return False
 
 
 @login_not_required

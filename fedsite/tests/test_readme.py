@@ -32,6 +32,7 @@ REQUESTS_WITH_TOKEN = [line for line in LINES if line.startswith("curl") and "$T
 MAP = next(block for block in FENCED if "manage.py  " in block)
 SITES = ("http://127.0.0.1:8000/", "https://fed.example.org/")
 APPS = {
+    "make_token": "people",
     "run_simulation": "simulations",
     "runworker": "simulations",
     "verify_ledger": "simulations",

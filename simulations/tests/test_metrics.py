@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 def read(client) -> dict[str, float]:
     """Every sample of the site's own, as Prometheus parses it: `name` or `name{label,label}`."""
-    response = client.get("/metrics")
+    response = client.get("/metrics", headers={"host": "localhost"})
     assert response.status_code == 200
     assert response.headers["Content-Type"].startswith("text/plain; version=")
     return {
@@ -111,7 +111,7 @@ def test_it_tells_when_each_worker_was_heard_of(client):
 def test_it_asks_little_of_the_data_base(client, django_assert_max_num_queries):
     claimed(), claimed(), workers.arrive()
     with django_assert_max_num_queries(6):
-        client.get("/metrics")
+        client.get("/metrics", headers={"host": "localhost"})
 
 
 def test_without_its_data_base_it_still_tells_of_the_process(client, monkeypatch):
@@ -122,7 +122,7 @@ def test_without_its_data_base_it_still_tells_of_the_process(client, monkeypatch
     found = read(client)
     assert (found["database_up"], found["streams_open"]) == (0, 0)
     assert "rounds_total" not in found
-    assert b"process_open_fds" in client.get("/metrics").content
+    assert b"process_open_fds" in client.get("/metrics", headers={"host": "localhost"}).content
 
 
 def test_it_counts_the_streams_of_this_process(client, settings):
