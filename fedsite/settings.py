@@ -95,6 +95,7 @@ if FEDSITE_METRICS_TOKEN and len(FEDSITE_METRICS_TOKEN) < 16:
     raise stop("FEDSITE_METRICS_TOKEN", "a random text of at least 16 characters, or nothing")
 FEDSITE_LOG = one_of("FEDSITE_LOG", "line", "line", "json")
 FEDSITE_MAX_PER_USER = count("FEDSITE_MAX_PER_USER", 20, 1, 100_000)
+FEDSITE_MAX_PER_ADDRESS = count("FEDSITE_MAX_PER_ADDRESS", 50, 1, 100_000)
 FEDSITE_OTHERS_MAY_LOOK = flag("FEDSITE_OTHERS_MAY_LOOK", True)
 LEDGERS_SEEN_BY = "simulations.owners.ledgers_seen_by"
 FEDSITE_REQUESTS_PER_MINUTE = count("FEDSITE_REQUESTS_PER_MINUTE", 600, 0, 1_000_000)  # 0: no limit

@@ -144,7 +144,7 @@ class SimulationAdmin(LookOnly, admin.ModelAdmin):
 
     @admin.action(description="Resume", permissions=["operate"])
     def resume(self, request: HttpRequest, queryset: QuerySet[Simulation]) -> None:
-        self._each(request, queryset, "queued again", lambda one: lifecycle.resume(one.pk))
+        self._each(request, queryset, "queued again", lambda one: lifecycle.resume(one.pk, address=request.address))
 
     @admin.action(description="Run again, as your own", permissions=["operate"])
     def run_again(self, request: HttpRequest, queryset: QuerySet[Simulation]) -> None:

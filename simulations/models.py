@@ -26,6 +26,19 @@ class Origin(models.TextChoices):
     SHELL = "shell"
 
 
+class Starter(models.Model):
+    """Who has simulations in the queue: an account, or an address where nobody has signed in, as a keyed hash.
+
+    It is kept for as long as it decides whose turn it is. See running.turns.
+    """
+
+    who = models.CharField(max_length=64, unique=True)
+    turn = models.IntegerField(default=-1, help_text="of the newest simulation")
+
+    def __str__(self) -> str:
+        return f"Starter {self.pk}"
+
+
 class Simulation(models.Model):
     """One configured run."""
 
@@ -48,6 +61,12 @@ class Simulation(models.Model):
     )
     idempotency_key = models.CharField(max_length=240, null=True, blank=True, unique=True)
     request_sha256 = models.CharField(max_length=64, blank=True, help_text="of the request that the key came with")
+
+    # Its place in the queue: by turn, then by number.
+    turn = models.PositiveIntegerField(default=0)
+    starter = models.ForeignKey(
+        Starter, null=True, blank=True, on_delete=models.SET_NULL, related_name="simulations", help_text="until the end"
+    )
 
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -82,7 +101,7 @@ class Simulation(models.Model):
 
     class Meta:
         indexes = [  # noqa: RUF012
-            models.Index("id", name="unfinished_in_order", condition=Q(status__in=["queued", "running"])),
+            models.Index("turn", "id", name="unfinished_in_turn", condition=Q(status__in=["queued", "running"])),
         ]
 
     def __str__(self) -> str:

@@ -35,7 +35,7 @@ def start(start_server, redis_server) -> Callable[..., tuple[Server, str]]:
     """A site and a token for it. Its workers are elsewhere and none lives, so that what is queued stays queued."""
 
     def site_and_token(**settings: str) -> tuple[Server, str]:
-        room = {"FEDSITE_MAX_QUEUED": "100000", "FEDSITE_MAX_PER_USER": "100000"}
+        room = {"FEDSITE_MAX_QUEUED": "100000", "FEDSITE_MAX_PER_USER": "100000", "FEDSITE_MAX_PER_ADDRESS": "100000"}
         site = start_server(REDIS_URL=redis_server, **room, **settings)
         seeded = site.manage("shell", "-v0", "-c", SEED)
         assert seeded.returncode == 0, seeded.stderr

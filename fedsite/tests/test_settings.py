@@ -21,7 +21,8 @@ NAMES = (
     *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
     *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_ACCESS"),
     *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED", "FEDSITE_MAX_STREAMS", "FEDSITE_METRICS_TOKEN", "FEDSITE_LOG"),
-    *("FEDSITE_MAX_PER_USER", "FEDSITE_OTHERS_MAY_LOOK", "FEDSITE_LEASE_SECONDS", "FEDSITE_ROOT_PATH"),
+    *("FEDSITE_MAX_PER_USER", "FEDSITE_MAX_PER_ADDRESS", "FEDSITE_OTHERS_MAY_LOOK"),
+    *("FEDSITE_LEASE_SECONDS", "FEDSITE_ROOT_PATH"),
     *("FEDSITE_REQUESTS_PER_MINUTE", "FEDSITE_HTTPS", "FEDSITE_HSTS_SECONDS", "FEDSITE_PROXIES"),
     *("CSRF_TRUSTED_ORIGINS", "EMAIL_URL", "EMAIL_FROM"),
 )
@@ -68,6 +69,7 @@ def settings(**environment: str) -> dict[str, Any]:
         ("FEDSITE_MAX_CONCURRENT", "two", "a whole number from 1"),
         ("FEDSITE_MAX_CONCURRENT", "1.5", "a whole number from 1"),
         ("FEDSITE_MAX_PER_USER", "0", "a whole number from 1"),
+        ("FEDSITE_MAX_PER_ADDRESS", "0", "a whole number from 1"),
         ("FEDSITE_OTHERS_MAY_LOOK", "staff", "0 or 1"),
         ("FEDSITE_REQUESTS_PER_MINUTE", "-1", "a whole number from 0"),
         ("FEDSITE_HTTPS", "https", "0 or 1"),

@@ -10,9 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.db import IntegrityError, connection, transaction
-from django.db.models import F, Q, QuerySet
+from django.db import connection, transaction
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -20,8 +19,9 @@ from incentives import ledger
 from simulations import processes
 from simulations.config import SimulationConfig
 from simulations.models import UNFINISHED, Origin, Simulation, Status
-from simulations.running import bell
+from simulations.running import bell, turns
 from simulations.running.recorder import Claim, append, change
+from simulations.running.turns import QueueFull as QueueFull
 from training import failpoints
 
 MAX_LOST_LEASES = 3
@@ -63,77 +63,51 @@ class Conflict(Exception):
     """The simulation's status forbids it; the text is a plain sentence."""
 
 
-class QueueFull(Exception):
-    """Too many simulations wait; the text is a plain sentence."""
-
-
 def queue(
     config: SimulationConfig,
     *,
     origin: str,
     owned_by: Any | None = None,
+    address: str = "",
     idempotency_key: str | None = None,
     request_sha256: str = "",
 ) -> Simulation:
-    """Record a simulation and ring the worker. With a key that is known already: the simulation of that key."""
-    try:
-        simulation = _queue(config, origin, owned_by, idempotency_key, request_sha256)
-    except IntegrityError:
-        if idempotency_key is None or not (known := by_key(idempotency_key)):
-            raise
-        return known
+    """Record a simulation and ring the worker. With a key that is known already: the simulation of that key.
+
+    The address is whose turn it is where nobody owns the simulation. Raises QueueFull.
+    """
+    with transaction.atomic():
+        place = {}
+        if origin != Origin.SHELL:
+            turns.only_one_at_a_time()
+            if idempotency_key is not None and (known := by_key(idempotency_key)):
+                return known
+            place = turns.next_turn(owned_by and owned_by.pk, address)
+        simulation = Simulation.objects.create(
+            **place,
+            origin=origin,
+            owned_by=owned_by,
+            config=config.to_dict(),
+            dataset=config.dataset,
+            num_clients=config.num_clients,
+            num_rounds=config.num_rounds,
+            fraction_fit=config.fraction_fit,
+            idempotency_key=idempotency_key,
+            request_sha256=request_sha256,
+        )
+        simulation.ledger = ledger.open_ledger(f"simulation-{simulation.pk}")
+        simulation.ledger_head = simulation.ledger.head
+        simulation.save(update_fields=["ledger", "ledger_head"])
+        append(simulation.pk, "queued", f"Simulation {simulation.pk} is queued")
+        simulation.refresh_from_db()
     failpoints.reach("queued")
     if origin != Origin.SHELL:
         transaction.on_commit(lambda: bell.ring(simulation.pk))
     return simulation
 
 
-@transaction.atomic
-def _queue(config: SimulationConfig, origin: str, owned_by: Any, key: str | None, request_sha256: str) -> Simulation:
-    if origin != Origin.SHELL and waiting().count() >= settings.FEDSITE_MAX_QUEUED:
-        raise QueueFull(f"{settings.FEDSITE_MAX_QUEUED} simulations are waiting already; try again later")
-    _refuse_too_many(owned_by and owned_by.pk)
-    simulation = Simulation.objects.create(
-        origin=origin,
-        owned_by=owned_by,
-        config=config.to_dict(),
-        dataset=config.dataset,
-        num_clients=config.num_clients,
-        num_rounds=config.num_rounds,
-        fraction_fit=config.fraction_fit,
-        idempotency_key=key,
-        request_sha256=request_sha256,
-    )
-    simulation.ledger = ledger.open_ledger(f"simulation-{simulation.pk}")
-    simulation.ledger_head = simulation.ledger.head
-    simulation.save(update_fields=["ledger", "ledger_head"])
-    append(simulation.pk, "queued", f"Simulation {simulation.pk} is queued")
-    simulation.refresh_from_db()
-    return simulation
-
-
-def _refuse_too_many(user_id: int | None) -> None:
-    """QueueFull where a user's queued and running simulations are as many as one may have. Locks the user's row."""
-    if user_id is None:
-        return
-    get_user_model().objects.select_for_update(no_key=True).get(pk=user_id)
-    most = settings.FEDSITE_MAX_PER_USER
-    if Simulation.objects.filter(owned_by=user_id, status__in=UNFINISHED).count() >= most:
-        raise QueueFull(f"{most} simulations of one user are queued or running already; wait for one, or cancel one")
-
-
 def by_key(idempotency_key: str) -> Simulation | None:
     return Simulation.objects.filter(idempotency_key=idempotency_key).first()
-
-
-def waiting() -> QuerySet[Simulation]:
-    """The queue that workers serve, in order."""
-    return Simulation.objects.filter(status=Status.QUEUED).exclude(origin=Origin.SHELL).order_by("id")
-
-
-def place_in_queue(simulation: Simulation) -> int:
-    """How many go before it: 0 is the next one."""
-    return waiting().filter(pk__lt=simulation.pk).count()
 
 
 def new_owner() -> str:
@@ -180,8 +154,8 @@ UNHELD = f"""
     WHERE status IN ('queued', 'running') AND (
         (status = 'running' AND (owner LIKE %s OR lease_expires_at NOT BETWEEN {{now}} AND {{longest}}))
         OR id IN (SELECT id FROM simulations_simulation WHERE status = 'queued' AND origin <> 'shell'
-            ORDER BY id LIMIT {LOOKED_AT}))
-    ORDER BY CASE status WHEN 'running' THEN 0 ELSE 1 END, id
+            ORDER BY turn, id LIMIT {LOOKED_AT}))
+    ORDER BY CASE status WHEN 'running' THEN 0 ELSE turn + 1 END, id
 """
 
 
@@ -258,9 +232,15 @@ def lose(claim: Claim) -> None:
         change(claim, lease_expires_at=clock(-1))
 
 
+def ended() -> dict[str, Any]:
+    """The columns of whatever runs and waits no more. Who started it is forgotten, unless an account owns it."""
+    transaction.on_commit(turns.forget, robust=True)
+    return {"finished_at": timezone.now(), "owner": "", "lease_expires_at": None, "starter": None}
+
+
 @transaction.atomic
 def complete(claim: Claim, message: str) -> None:
-    change(claim, status=Status.COMPLETED, finished_at=timezone.now(), owner="", lease_expires_at=None)
+    change(claim, status=Status.COMPLETED, **ended())
     append(claim.simulation_id, "log", f"Simulation record saved with ID: {claim.simulation_id}", {"level": "info"})
     append(claim.simulation_id, "completed", message)
     failpoints.reach("completion_written")
@@ -268,15 +248,7 @@ def complete(claim: Claim, message: str) -> None:
 
 @transaction.atomic
 def fail(claim: Claim, message: str, traceback: str) -> None:
-    change(
-        claim,
-        status=Status.FAILED,
-        finished_at=timezone.now(),
-        owner="",
-        lease_expires_at=None,
-        failure=message,
-        traceback=traceback,
-    )
+    change(claim, status=Status.FAILED, failure=message, traceback=traceback, **ended())
     append(claim.simulation_id, "failed", message)
 
 
@@ -284,8 +256,7 @@ def cancel(simulation_id: int) -> Simulation:
     """End a simulation at once; its worker finds its claim stale and kills the trainer. Conflict, DoesNotExist."""
     with transaction.atomic():
         unfinished = Simulation.objects.filter(pk=simulation_id, status__in=UNFINISHED)
-        values = {"status": Status.CANCELLED, "fence": F("fence") + 1, "finished_at": timezone.now()}
-        if not unfinished.update(**values, owner="", lease_expires_at=None):
+        if not unfinished.update(status=Status.CANCELLED, fence=F("fence") + 1, **ended()):
             status = Simulation.objects.values_list("status", flat=True).get(pk=simulation_id)
             raise Conflict(f"Simulation {simulation_id} is {status}; only a queued or running one can be cancelled")
         append(simulation_id, "cancelled", "Cancelled")
@@ -293,23 +264,28 @@ def cancel(simulation_id: int) -> Simulation:
     return Simulation.objects.get(pk=simulation_id)
 
 
-def resume(simulation_id: int, *, by_shell: bool = False) -> Simulation:
-    """Queue a failed, cancelled or interrupted simulation again, or let it wait for a shell alone.
+def resume(simulation_id: int, *, address: str = "", by_shell: bool = False) -> Simulation:
+    """Queue a failed, cancelled or interrupted simulation again, or let it wait for a shell alone. It takes a new turn:
+    its owner's, or where it has none that of the address.
 
     Raises Conflict, QueueFull, DoesNotExist.
     """
     with transaction.atomic():
+        if not by_shell:
+            turns.only_one_at_a_time()
         simulation = Simulation.objects.get(pk=simulation_id)
         if not (simulation.status in (Status.FAILED, Status.CANCELLED) or is_interrupted(simulation)):
             allowed = "only a failed, cancelled or interrupted one can go on"
             raise Conflict(f"Simulation {simulation_id} is {simulation.status}; {allowed}")
-        if simulation.is_finished and not by_shell:
-            _refuse_too_many(simulation.owned_by_id)
         seen = Simulation.objects.filter(pk=simulation_id, status=simulation.status, fence=simulation.fence)
         values = {"status": Status.QUEUED, "fence": F("fence") + 1, "lost_leases": 0, "failure": "", "traceback": ""}
         values |= {"archived": False, "finished_at": None, "owner": "", "lease_expires_at": None}
-        by = Origin.SHELL if by_shell else Origin.API if simulation.origin == Origin.SHELL else simulation.origin
-        if not seen.update(**values, origin=by):
+        if by_shell:
+            values |= {"origin": Origin.SHELL, "starter": None}
+        else:
+            values |= turns.next_turn(simulation.owned_by_id, address, simulation_id)
+            values |= {"origin": Origin.API} if simulation.origin == Origin.SHELL else {}
+        if not seen.update(**values):
             raise Conflict(f"Simulation {simulation_id} has just changed; look again")
         append(simulation_id, "queued", f"Queued again; it goes on after round {simulation.rounds_done}")
     bell.ring(simulation_id)

@@ -12,7 +12,7 @@ from django.db.models import Count, F, Max, Min, Q
 
 from simulations import processes
 from simulations.models import Event, Simulation, Status, Worker
-from simulations.running import lifecycle
+from simulations.running import lifecycle, turns
 
 MOST = 500  # workers, and runs, that are looked at
 CLAIMED = ("starting", "resumed")  # what a claim says first
@@ -116,5 +116,5 @@ def _seen(name: str, started_at: datetime | None, silent: float | None, runs: li
 
 def queue() -> dict[str, Any]:
     """How many wait, and since when the first of them; a newest event tells when its simulation began to. One query."""
-    newest = lifecycle.waiting().order_by().filter(events__sequence=F("last_sequence"))
+    newest = turns.waiting().order_by().filter(events__sequence=F("last_sequence"))
     return newest.aggregate(waiting=Count("id"), oldest=Min("events__at"))

@@ -204,9 +204,13 @@ def start(
         key = f"user:{owner.pk}:{key}"
     elif key and key.startswith("user:"):
         key = f" {key}"  # no header holds a blank, so nobody's key is a person's
-    known = lifecycle.by_key(key) if key else None
-    simulation = known or lifecycle.queue(
-        config, origin=Origin.API, owned_by=owner, idempotency_key=key, request_sha256=asked
+    simulation = lifecycle.queue(
+        config,
+        origin=Origin.API,
+        owned_by=owner,
+        address=request.address,
+        idempotency_key=key,
+        request_sha256=asked,
     )
     return _created(response, simulation, asked)
 
@@ -270,7 +274,7 @@ def _values(query: QueryDict) -> dict[str, Any]:
 
 
 def _queue(request: HttpRequest, config: SimulationConfig) -> Simulation:
-    return lifecycle.queue(config, origin=Origin.API, owned_by=owners.person(request))
+    return lifecycle.queue(config, origin=Origin.API, owned_by=owners.person(request), address=request.address)
 
 
 def _refuse_accidents(request: HttpRequest) -> None:
@@ -311,7 +315,7 @@ def cancel(request: HttpRequest, simulation_id: SimulationId):
 @router.post("/{simulation_id}/resume/", response={**ACTED, 429: Problem})
 def resume(request: HttpRequest, simulation_id: SimulationId):
     """Let a failed, cancelled or interrupted simulation go on after its last round. Its owner and operators may."""
-    return results.record(lifecycle.resume(mine(request, simulation_id)))
+    return results.record(lifecycle.resume(mine(request, simulation_id), address=request.address))
 
 
 @router.post("/{simulation_id}/archive/", response=ACTED)

@@ -16,7 +16,7 @@ from django.db.models import F, Q
 from django.template.loader import render_to_string
 
 from simulations.models import Client, Event, Origin, Round, Simulation, Status
-from simulations.running import lifecycle
+from simulations.running import lifecycle, turns
 from simulations.showing import wording
 
 LOG_LINES = 500
@@ -97,7 +97,7 @@ def time_left(simulation: Simulation) -> float | None:
 def ahead(simulation: Simulation) -> int:
     """Simulations that run or wait before this one."""
     running = Simulation.objects.filter(status=Status.RUNNING).exclude(origin=Origin.SHELL)
-    return lifecycle.place_in_queue(simulation) + running.count()
+    return turns.place_in_queue(simulation) + running.count()
 
 
 def log_lines(simulation: Simulation) -> list[Event]:

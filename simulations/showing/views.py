@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from django.core.paginator import Page, Paginator
 from django.db.models import F, QuerySet
@@ -111,7 +112,9 @@ def start(request: HttpRequest) -> HttpResponse:
     if config is None:
         return _refused(request, form, "", 422)
     try:
-        simulation = lifecycle.queue(config, origin=Origin.PAGE, owned_by=owners.person(request))
+        simulation = lifecycle.queue(
+            config, origin=Origin.PAGE, owned_by=owners.person(request), address=request.address
+        )
     except lifecycle.QueueFull as error:
         return _refused(request, form, f"{error}.", 429)
     if not request.htmx:
@@ -231,7 +234,7 @@ def cancel(request: HttpRequest, simulation_id: int) -> HttpResponse:
 
 @require_POST
 def resume(request: HttpRequest, simulation_id: int) -> HttpResponse:
-    return _act(request, simulation_id, lifecycle.resume)
+    return _act(request, simulation_id, partial(lifecycle.resume, address=request.address))
 
 
 @require_POST
@@ -264,7 +267,7 @@ def again(request: HttpRequest, simulation_id: int) -> HttpResponse:
     shown = found(request, simulation_id)
     try:
         config = SimulationConfig.from_dict(shown.config)
-        fresh = lifecycle.queue(config, origin=Origin.PAGE, owned_by=owners.person(request))
+        fresh = lifecycle.queue(config, origin=Origin.PAGE, owned_by=owners.person(request), address=request.address)
     except lifecycle.QueueFull as error:
         return _simulation(request, shown, message=f"{error}.", status=429)
     except ConfigError as error:

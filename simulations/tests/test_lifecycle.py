@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from simulations import processes
 from simulations.models import Event, Origin, Simulation, Status
-from simulations.running import lifecycle, recorder
+from simulations.running import lifecycle, recorder, turns
 from simulations.running.events import Log
 from simulations.running.recorder import StaleClaim
 from simulations.tests.cast import claimed, config, queued, recorded
@@ -31,9 +31,9 @@ def expire(claim) -> None:
 
 def test_it_serves_the_queue_in_order():
     first, second = queued(), queued()
-    assert lifecycle.place_in_queue(second) == 1
+    assert turns.place_in_queue(second) == 1
     assert lifecycle.claim_next().simulation_id == first.pk
-    assert lifecycle.place_in_queue(second) == 0
+    assert turns.place_in_queue(second) == 0
     assert lifecycle.claim_next().simulation_id == second.pk
     assert lifecycle.claim_next() is None
 
