@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test chaos venv check format css clean FORCE
+.PHONY: help run test chaos venv check format map css clean FORCE
 
 PORT ?= 8000
 PYTHON ?=
@@ -51,6 +51,9 @@ check: .venv/.installed-dev ## formatting, lint, types, known holes in dependenc
 format: .venv/.installed-dev ## bring the code into its form
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+map: ## every module with its first line: what lies where
+	@python3 -m fedsite.map
 
 css: ## rebuild static/css/app.css after a change of templates (needs Node; the result is committed)
 	@cd fedsite/theme/static_src && npm ci --no-audit --no-fund && npm run build

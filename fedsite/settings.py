@@ -12,6 +12,8 @@ from dotenv import load_dotenv
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from training import host
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 load_dotenv(os.environ.get("FEDSITE_ENV_FILE", BASE_DIR / ".env"), override=False)
 
@@ -32,6 +34,18 @@ def count(name: str, default: int, minimum: int, maximum: int) -> int:
     if not (value.isascii() and value.isdigit() and minimum <= int(value) <= maximum):
         raise stop(name, f"a whole number from {minimum} to {maximum}")
     return int(value)
+
+
+def size(name: str) -> int | None:
+    """Bytes, as 8GB or 8000000000; None where nothing is set."""
+    value = os.environ.get(name, "").strip()
+    if not value:
+        return None
+    match = re.fullmatch(r"(\d{1,15})(?:\s*([KMGT])B)?", value, re.ASCII | re.IGNORECASE)
+    bytes_ = int(match[1]) * 1000 ** " KMGT".index((match[2] or " ").upper()) if match else 0
+    if not 1_000_000_000 <= bytes_ <= 10**15:
+        raise stop(name, "bytes, at least 1GB, like 8GB or 8000000000")
+    return bytes_
 
 
 def names(name: str, default: str) -> list[str]:
@@ -90,6 +104,8 @@ FEDSITE_MAX_QUEUED = count("FEDSITE_MAX_QUEUED", 100, 1, 100_000)
 FEDSITE_MAX_STREAMS = count("FEDSITE_MAX_STREAMS", 500, 1, 100_000)
 FEDSITE_MAX_STREAMS_PER_ADDRESS = count("FEDSITE_MAX_STREAMS_PER_ADDRESS", max(1, FEDSITE_MAX_STREAMS // 4), 1, 100_000)
 FEDSITE_MAX_STREAMS_PER_PERSON = count("FEDSITE_MAX_STREAMS_PER_PERSON", max(1, FEDSITE_MAX_STREAMS // 4), 1, 100_000)
+FEDSITE_MAX_MEMORY = size("FEDSITE_MAX_MEMORY") or host.memory_bytes() * 3 // 4
+FEDSITE_MAX_SECONDS = count("FEDSITE_MAX_SECONDS", 0, 0, 10**9)  # 0: no limit
 FEDSITE_METRICS_TOKEN = os.environ.get("FEDSITE_METRICS_TOKEN", "").strip()
 if FEDSITE_METRICS_TOKEN and len(FEDSITE_METRICS_TOKEN) < 16:
     raise stop("FEDSITE_METRICS_TOKEN", "a random text of at least 16 characters, or nothing")

@@ -17,6 +17,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from training import host
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Tool = TypeVar("Tool")
@@ -26,12 +28,7 @@ AHEAD = 1  # results per worker that may wait for whoever reads them: this bound
 
 def workers_for(data: Tensor) -> int:
     """Workers worth having: one per core where PyTorch itself runs one thread, else one; one for a GPU."""
-    return cores() if data.device.type == "cpu" and torch.get_num_threads() == 1 else 1
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return host.processors() if data.device.type == "cpu" and torch.get_num_threads() == 1 else 1
 
 
 def in_order(

@@ -16,6 +16,7 @@ import pytest
 
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
+from training import host
 
 NAMES = (
     *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
@@ -63,6 +64,10 @@ def settings(**environment: str) -> dict[str, Any]:
         ("CORS_ALLOWED_ORIGINS", "localhost:3000", "http://localhost:3000"),
         ("CORS_ALLOWED_ORIGINS", "http://localhost:3000/", "http://localhost:3000"),
         ("FEDSITE_ACCESS", "closed", "open or login"),
+        ("FEDSITE_MAX_MEMORY", "lots", "8GB"),
+        ("FEDSITE_MAX_MEMORY", "8 apples", "8GB"),
+        ("FEDSITE_MAX_MEMORY", "512MB", "at least 1GB"),
+        ("FEDSITE_MAX_SECONDS", "-1", "a whole number from 0"),
         ("FEDSITE_DATA_DIR", str(PROJECT / "manage.py"), "a folder"),
         ("FEDSITE_CHECKPOINT_DIR", str(PROJECT / "manage.py"), "a folder"),
         ("FEDSITE_MAX_CONCURRENT", "0", "a whole number from 1"),
@@ -115,6 +120,20 @@ def test_it_refuses_a_key_that_can_be_guessed_and_does_not_repeat_it(weak: str) 
 def test_it_takes_keys_as_they_are_made(size: int) -> None:
     for key in (secrets.token_hex(size), secrets.token_urlsafe(size * 2), base64.b64encode(os.urandom(48)).decode()):
         assert settings(SECRET_KEY=key)["SECRET_KEY"] == key
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [("8GB", 8 * 10**9), ("8gb", 8 * 10**9), ("2 TB", 2 * 10**12), ("1000000000", 10**9), ("1500MB", 1_500_000_000)],
+)
+@pytest.mark.usefixtures("bare")
+def test_it_reads_sizes(given: str, taken: int) -> None:
+    assert settings(FEDSITE_MAX_MEMORY=given)["FEDSITE_MAX_MEMORY"] == taken
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_lets_a_run_take_three_quarters_of_the_machine() -> None:
+    assert settings()["FEDSITE_MAX_MEMORY"] == host.memory_bytes() * 3 // 4
 
 
 @pytest.mark.usefixtures("bare")

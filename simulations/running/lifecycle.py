@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from incentives import ledger
-from simulations import processes
+from simulations import estimates, processes
 from simulations.config import SimulationConfig
 from simulations.models import UNFINISHED, Origin, Simulation, Status
 from simulations.running import bell, turns
@@ -74,8 +74,10 @@ def queue(
 ) -> Simulation:
     """Record a simulation and ring the worker. With a key that is known already: the simulation of that key.
 
-    The address is whose turn it is where nobody owns the simulation. Raises QueueFull.
+    The address is whose turn it is where nobody owns the simulation. Raises QueueFull, and ConfigError
+    where no machine here can bear the run.
     """
+    estimates.refuse_too_large(config, settings.FEDSITE_MAX_MEMORY)
     with transaction.atomic():
         place = {}
         if origin != Origin.SHELL:

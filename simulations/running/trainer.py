@@ -18,6 +18,10 @@ from typing import Any, TextIO
 
 from training import failpoints
 
+RESERVED_BYTES = 512 << 20  # by libraries and threads' stacks, and never touched
+# What allocators say where they have nothing left: PyTorch's, OpenMP's and MKL's, the C++ library's, Python's threads.
+NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "cannot allocate memory", "can't start new thread")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
@@ -28,6 +32,7 @@ class Assignment:
     checkpoint_dir: str | None = None  # None keeps no checkpoints
     checkpoints: tuple[tuple[int, str], ...] = ()  # (round, SHA-256) of the newest recorded rounds, newest first
     recorded_rounds: int = 0  # these have been told already
+    most_bytes: int | None = None  # of memory
 
     def to_line(self) -> str:
         return json.dumps(dataclasses.asdict(self)) + "\n"
@@ -42,6 +47,7 @@ class Assignment:
 def main() -> None:
     pipe = _private_stdout()
     assignment = Assignment.from_line(sys.stdin.readline())
+    _bound_memory(assignment.most_bytes)
     recorded = threading.Semaphore(0)
     threading.Thread(target=_listen, args=[recorded], daemon=True).start()
     failpoints.reach("trainer_started")
@@ -51,6 +57,22 @@ def main() -> None:
         failpoints.reach("event_told")
         if kind == "round":
             recorded.acquire()
+
+
+def _bound_memory(most_bytes: int | None) -> None:
+    """Beyond it an allocation fails, and the run with a sentence, before the machine starts to kill.
+
+    RLIMIT_DATA: what is written to, not addresses (RLIMIT_AS), of which importing PyTorch alone takes 3.3 GB. It counts
+    what is reserved to be written, too.
+    """
+    if most_bytes is not None and sys.platform == "linux":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = most_bytes + RESERVED_BYTES
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
 
 
 def _private_stdout() -> TextIO:
@@ -102,13 +124,26 @@ def _sentence(error: Exception) -> str:
     from training.config import ConfigError
     from training.events import TrainingError
 
+    if _is_lack_of_memory(error):
+        return (
+            "There is not enough memory for this configuration; a smaller model, or fewer clients in a round "
+            "(fraction_fit), need less"
+        )
     if isinstance(error, TrainingError | ConfigError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return "The machine has not enough memory for this configuration"
     if isinstance(error, OSError) and error.strerror:
         return f"The training stopped: {error.strerror}{f': {error.filename}' if error.filename else ''}"
     return f"The training stopped with an unexpected {type(error).__name__}: {error}"
+
+
+def _is_lack_of_memory(error: BaseException | None) -> bool:
+    """Whether this is the cause at bottom: an allocator's own words would help nobody."""
+    while error is not None:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY):
+            return True
+        error = error.__cause__
+    return False
 
 
 if __name__ == "__main__":

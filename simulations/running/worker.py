@@ -45,6 +45,7 @@ def assignment_for(claim: Claim) -> Assignment:
         checkpoint_dir=str(checkpoint_folder(simulation.pk)),
         checkpoints=tuple(newest.values_list("number", "checkpoint_sha256")),
         recorded_rounds=simulation.rounds_done,
+        most_bytes=settings.FEDSITE_MAX_MEMORY,
     )
 
 
@@ -67,12 +68,14 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
     A data base that does not answer is waited for, and the trainer waits with it.
     """
     logs.about(simulation=claim.simulation_id, fence=claim.fence, worker=processes.name())
-    trainer = lease = None
+    trainer = lease = limit = None
     try:
         failpoints.reach("claimed")
         number = await insist(recorder.held, claim)
         trainer = await Trainer.start(await insist(assignment_for, claim))
         lease = asyncio.create_task(_keep_lease(claim, trainer))
+        if settings.FEDSITE_MAX_SECONDS:
+            limit = asyncio.create_task(_end_in_time(claim, trainer, settings.FEDSITE_MAX_SECONDS))
         failpoints.reach("trainer_running")
         async for event in trainer.events():
             failpoints.reach("completion_heard" if isinstance(event, Completed) else "event_heard")
@@ -94,8 +97,8 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
     except Exception as error:
         await _fail(claim, error)
     finally:
-        if lease:
-            lease.cancel()
+        for task in filter(None, (lease, limit)):
+            task.cancel()
         if trainer:
             await trainer.close()
 
@@ -116,6 +119,19 @@ async def _keep_lease(claim: Claim, trainer: Trainer) -> None:
             return trainer.kill()
         except Exception:
             log.exception("The lease of simulation %s could not be renewed", claim.simulation_id)
+
+
+async def _end_in_time(claim: Claim, trainer: Trainer, most_seconds: int) -> None:
+    """Fail the run once its rounds, those of earlier claims too, have taken so long."""
+    rows = Simulation.objects.filter(pk=claim.simulation_id).values_list("duration_seconds", flat=True)
+    await asyncio.sleep(max(0.0, most_seconds - await insist(rows.get)))
+    line = f"The run took longer than the {most_seconds:,} seconds that are allowed (FEDSITE_MAX_SECONDS)"
+    try:
+        await _tell(claim, lifecycle.fail, claim, line, "")
+    except StaleClaim:
+        pass
+    finally:
+        trainer.kill()
 
 
 async def _bury(claim: Claim, trainer: Trainer, number: int) -> None:

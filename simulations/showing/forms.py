@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.http import QueryDict
 
+from simulations import estimates
 from simulations.config import FIELDS, GROUPS, PRESETS, SimulationConfig
 from simulations.showing import wording
 from training.config import BEHAVIOURS, ConfigError, bounds_text
@@ -65,6 +67,7 @@ class StartForm:
         values, errors = parse(self.texts)
         try:
             config = SimulationConfig.from_dict(values)
+            estimates.refuse_too_large(config, settings.FEDSITE_MAX_MEMORY)
         except ConfigError as error:
             errors = error.errors | errors
         self.errors |= errors

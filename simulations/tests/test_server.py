@@ -62,6 +62,18 @@ def test_kill_9_and_a_restart_end_as_if_nothing_had_happened(start_server, undis
     assert sum(event["kind"] == "resumed" for event in events) == 3
 
 
+def test_a_run_that_takes_too_long_fails_with_its_reason(start_server):
+    server = start_server(FEDSITE_MAX_SECONDS="3")
+    record = wait_for(server, start(server, num_rounds=10_000, evaluate_every=10_000), finished)
+    assert record["status"] == "failed"
+    assert "took longer than the 3 seconds that are allowed (FEDSITE_MAX_SECONDS)" in record["failure"]
+    deadline = time.monotonic() + servers.STOP_SECONDS
+    while trainers(server) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert trainers(server) == []
+    assert "Verified 1 ledgers" in server.manage("verify_ledger").stdout
+
+
 def test_a_stopped_server_gives_its_run_back(start_server, undisturbed):
     server = start_server()
     number = start(server)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from training import threads
+from training import host
 from training.events import TrainingError
 
 CONNECT_SECONDS = 10.0
@@ -30,7 +30,7 @@ def connect() -> None:
         os.environ |= for_us_alone() | os.environ
     import ray
 
-    local: dict[str, Any] = {} if address else {"num_cpus": threads.cores(), "include_dashboard": False}
+    local: dict[str, Any] = {} if address else {"num_cpus": host.processors(), "include_dashboard": False}
     try:
         knock(address)
         with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,8 @@ from training.clients import Update
 from training.config import TrainingConfig
 from training.strategies.reading import StrategyState, guarded_against, moved, sent
 
-COLUMNS = 2**16  # weights that are sorted at a time: the copies stay small, however large the network
+COLUMNS = 2**16  # weights that are sorted at a time, at most
+VALUES = 2**22  # of all clients together that are: sorting takes 24 bytes each, however many clients there are
 
 
 def trimmed_mean(
@@ -40,6 +41,7 @@ def median(
 
 def middle_mean(deltas: Sequence[Tensor], cut: int) -> Tensor:
     """Each weight's mean over n deltas [P] without its `cut` largest and smallest values, float64 [P]."""
-    parts = zip(*(torch.split(delta, COLUMNS) for delta in deltas), strict=True)
+    columns = max(1, min(COLUMNS, VALUES // len(deltas)))
+    parts = zip(*(torch.split(delta, columns) for delta in deltas), strict=True)
     ordered = (torch.stack(part).sort(dim=0).values for part in parts)
     return torch.cat([rows[cut : len(rows) - cut].to(torch.float64).mean(dim=0) for rows in ordered])

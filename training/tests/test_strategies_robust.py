@@ -135,3 +135,12 @@ def test_it_refuses_a_round_that_is_too_small_to_guard(strategy, malicious, coun
     config = TrainingConfig(strategy=strategy, num_malicious_clients=malicious)
     with pytest.raises(TrainingError, match=f"{strategy} cannot guard against {malicious} of {count} clients"):
         STRATEGIES[strategy](torch.zeros(2), drawn(count, 2), 21, {}, config)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 49])
+def test_how_many_weights_are_sorted_at_a_time_changes_no_bit(monkeypatch, cut):
+    """Memory is bounded by fewer of them where clients are many."""
+    deltas = torch.randn(100, 3000, generator=torch.Generator().manual_seed(0))
+    whole = coordinates.middle_mean(list(deltas), cut)
+    monkeypatch.setattr(coordinates, "VALUES", 100 * 37)
+    assert torch.equal(coordinates.middle_mean(list(deltas), cut), whole)

@@ -1,3 +1,5 @@
+"""The ledger as a file."""
+
 from argparse import ArgumentParser
 from typing import Any
 

@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from simulations import processes, reading
+from simulations import estimates, processes, reading
 from simulations.config import FIELDS, PRESETS, SimulationConfig
 from simulations.models import Origin, Simulation, Status
 from simulations.running import lifecycle, worker
@@ -152,14 +152,20 @@ def field_help(name: str) -> str:
 
 def configuration(fields: dict[str, Any]) -> SimulationConfig:
     try:
-        return SimulationConfig.from_dict(fields)
+        config = SimulationConfig.from_dict(fields)
+        estimates.refuse_too_large(config, settings.FEDSITE_MAX_MEMORY)
+        return config
     except ConfigError as error:
         raise CommandError(str(error), returncode=2) from None
 
 
 async def unrecorded(config: SimulationConfig) -> AsyncIterator[Event]:
     """The events of a run that nobody writes down."""
-    trainer = await Trainer.start(Assignment(config=config.to_dict(), data_dir=str(settings.FEDSITE_DATA_DIR)))
+    trainer = await Trainer.start(
+        Assignment(
+            config=config.to_dict(), data_dir=str(settings.FEDSITE_DATA_DIR), most_bytes=settings.FEDSITE_MAX_MEMORY
+        )
+    )
     try:
         async for event in trainer.events():
             yield event
