@@ -13,7 +13,8 @@ from ninja.errors import HttpError
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from incentives import by_hand, ledger, sight
-from incentives.models import Account, Transfer
+from incentives.chain import GENESIS
+from incentives.models import Account, Ledger, Transfer
 from incentives.rewards import MICROTOKENS, improvement_pool
 
 MOST = 2**63 - 1
@@ -95,11 +96,14 @@ class AccountOut(Schema):
 
 class VerificationOut(Schema):
     ledger: str
-    ok: bool
-    transactions: int
+    ok: bool | None = Field(description="as the newest verification found it; null before the first one")
+    transactions: int = Field(description="up to which all was well")
     transfers: int
-    head: str
+    head: str = Field(description="chain hash there")
     problem: str | None
+    length: int = Field(description="transactions that there are now; those beyond `transactions` are verified next")
+    verified_at: datetime | None = Field(description="of the newest verification, which goes on from the one before")
+    complete_at: datetime | None = Field(description="of the newest one that read the ledger from its beginning")
 
 
 class RewardIn(Schema):
@@ -145,9 +149,24 @@ def accounts(request: HttpRequest, response: HttpResponse, filters: Query[Accoun
 
 @router.get("/verify/", response={200: list[VerificationOut], 422: Problem})
 def verify(request: HttpRequest, response: HttpResponse, filters: Query[Page]) -> Any:
-    """The state of the chains, newest ledger first. Everything is derived again, which takes its time."""
-    rows = sight.ledgers(request).filter(_ledgers(filters)).order_by("-pk")
-    return [ledger.verify(row) for row in _page(request, response, rows, filters)]
+    """The state of the chains, newest ledger first, as found in the background; `verify_ledger` reads all now."""
+    rows = sight.ledgers(request).filter(_ledgers(filters)).select_related("verified").order_by("-pk")
+    return [_verification(row) for row in _page(request, response, rows, filters)]
+
+
+def _verification(row: Ledger) -> dict[str, Any]:
+    found = getattr(row, "verified", None)
+    return {
+        "ledger": row.name,
+        "ok": found and not found.problem,
+        "transactions": found.sequence if found else 0,
+        "transfers": found.transfers if found else 0,
+        "head": found.hash if found else GENESIS,
+        "problem": (found.problem or None) if found else None,
+        "length": row.length,
+        "verified_at": found and found.at,
+        "complete_at": found and found.complete_at,
+    }
 
 
 @router.post("/reward", response={200: RewardOut, 403: Problem, 409: Problem, 422: Problem, 429: Problem})

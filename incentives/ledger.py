@@ -29,7 +29,7 @@ from incentives.errors import (
     SupplyExhausted,
 )
 from incentives.models import MAX_SUPPLY, MINT, TREASURY, Account, Ledger, Transaction
-from incentives.verification import Verification, verify, verify_all
+from incentives.verification import Verification, verify
 
 __all__ = [
     "AlreadyReversed",
@@ -46,7 +46,6 @@ __all__ = [
     "post",
     "reverse",
     "verify",
-    "verify_all",
 ]
 
 MAX_TRANSFERS = 16_000  # of a transaction; 10,000 clients and their pool fit, and so do SQLite's 32,766 parameters

@@ -146,3 +146,19 @@ class RewardRequest(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class Verified(models.Model):
+    """What the newest verification of a ledger found, and where it ended well: the next one goes on from there."""
+
+    ledger = models.OneToOneField(Ledger, on_delete=models.PROTECT, primary_key=True, related_name="verified")
+    sequence = models.PositiveBigIntegerField(help_text="of the transaction up to which all was well")
+    hash = models.CharField(max_length=64, help_text="chain hash there")
+    transfers = models.PositiveBigIntegerField(help_text="up to there")
+    balances_sha256 = models.CharField(max_length=64, help_text="of who held what there")
+    problem = models.TextField(blank=True, help_text="what is wrong first; stands until everything was read again")
+    at = models.DateTimeField(help_text="of the newest verification")
+    complete_at = models.DateTimeField(help_text="of the newest one that read everything")
+
+    def __str__(self) -> str:
+        return f"{self.ledger_id} up to transaction {self.sequence}"

@@ -18,10 +18,6 @@ def condition(request: HttpRequest, ledger: str) -> Q:
     return import_string(settings.LEDGERS_SEEN_BY)(request.user, ledger)
 
 
-def sees_everything(request: HttpRequest) -> bool:
-    return not condition(request, "pk")
-
-
 def ledgers(request: HttpRequest) -> QuerySet[Ledger]:
     return Ledger.objects.filter(condition(request, "pk"))
 

@@ -1,9 +1,14 @@
-"""Whether a ledger is what was posted: every hash, number and balance derived again from the beginning."""
+"""Whether a ledger is what was posted: every hash, number and balance derived again.
+
+One function for the badge, the JSON, the pages and the command. Where a chain ends is noted elsewhere too, in rows that
+this room does not know; whoever composes the site passes what reads them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -15,8 +20,28 @@ from incentives.chain import GENESIS, Content, Entry, chain_hash
 from incentives.models import MINT, Ledger, Transaction, Transfer, client_number
 
 _Row = tuple[int, int, int, int, str]  # position, debit account's row, credit account's row, amount, code
+Noted = Callable[[Ledger], tuple[str, int] | None]  # head and length of a ledger as somebody else wrote them down
 
 CHUNK = 64  # transactions read at a time; memory depends on it and on the number of accounts, not on the length
+
+
+def nowhere(ledger: Ledger) -> tuple[str, int] | None:
+    """For a ledger whose end nobody else has noted."""
+    return None
+
+
+def nothing() -> None:
+    """For whoever reads a chain at one go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Where a verification ended well, for the next one to go on from."""
+
+    sequence: int = 0
+    hash: str = GENESIS
+    transfers: int = 0
+    balances_sha256: str = hashlib.sha256().hexdigest()  # of who held what
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +50,34 @@ class Verification:
 
     ledger: str
     ok: bool
-    transactions: int  # that were derived without a problem
+    transactions: int  # that are known without a problem, those before the point included
     transfers: int
     head: str
     problem: str | None  # ledger, sequence number, what is wrong
+    read: int  # transactions that were read now
+    is_complete: bool  # from the first one
+    balances_sha256: str
+
+    @property
+    def point(self) -> Point:
+        return Point(
+            sequence=self.transactions,
+            hash=self.head,
+            transfers=self.transfers,
+            balances_sha256=self.balances_sha256,
+        )
 
 
 @dataclass(kw_only=True)
 class _Walk:
     """Where the derivation stands."""
 
-    head: str = GENESIS
-    transactions: int = 0
-    transfers: int = 0
-    balances: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # account row -> micro-tokens
+    began: Point
+    head: str
+    transactions: int
+    transfers: int
+    balances: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # account row -> micro-tokens since then
+    balances_sha256: str = ""  # at its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +91,41 @@ class _State:
     accounts: dict[int, tuple[str, int | None, int]]  # row -> name, client, balance
 
 
-def verify_all() -> Iterator[Verification]:
-    """Every ledger, oldest first."""
-    for ledger in Ledger.objects.order_by("pk"):
-        yield verify(ledger)
-
-
-def verify(ledger: Ledger, expected: tuple[str, int] | None = None) -> Verification:
+def verify(
+    ledger: Ledger,
+    noted: Noted = nowhere,
+    *,
+    known: Point | None = None,
+    full: bool = True,
+    pause: Callable[[], None] = nothing,
+) -> Verification:
     """Derive the ledger again and compare. Streams; memory grows with the accounts only.
 
-    `expected` is a head and length noted elsewhere: the chain must pass through it, so a tail that was cut is
-    seen even where the ledger's own row was doctored too. Transactions posted while we read are left out.
+    `noted` tells the head and length that somebody else keeps. The chain must pass through it, so a tail that was cut
+    is seen even where the ledger's own row was doctored too; and whoever posts writes it in the same transaction, so
+    nothing may lie beyond it. `known` is where an earlier verification ended: the chain must pass through it as well.
+    Without `full` only what lies beyond it is read; where that does not fit, everything is, to name what is wrong
+    first. `pause` is called between pieces of the work; what it raises ends it. Transactions that are posted while we
+    read are left out.
     """
-    walk = _Walk()
-    problem = next(_problems(ledger, walk, expected), None)
+    if not full and known:
+        found = _verified(ledger, noted, known, known, pause)
+        if found.ok:
+            return found
+    return _verified(ledger, noted, Point(), known, pause)
+
+
+def _verified(
+    ledger: Ledger, noted: Noted, began: Point, known: Point | None, pause: Callable[[], None]
+) -> Verification:
+    expected = noted(ledger)
+    places = [expected] if expected else []
+    if known:
+        places.append((known.hash, known.sequence))
+    walk = _Walk(began=began, head=began.hash, transactions=began.sequence, transfers=began.transfers)
+    problem = next(_problems(ledger, walk, places, pause), None)
+    if problem is None and (now := noted(ledger)) and now[1] < walk.transactions:  # read again: it may have grown
+        problem = f"transaction {now[1] + 1}: its simulation's row ends with transaction {now[1]}"
     return Verification(
         ledger=ledger.name,
         ok=problem is None,
@@ -73,20 +133,31 @@ def verify(ledger: Ledger, expected: tuple[str, int] | None = None) -> Verificat
         transfers=walk.transfers,
         head=walk.head,
         problem=problem and f"{ledger.name}, {problem}",
+        read=walk.transactions - began.sequence,
+        is_complete=began.sequence == 0,
+        balances_sha256=walk.balances_sha256,
     )
 
 
-def _problems(ledger: Ledger, walk: _Walk, expected: tuple[str, int] | None) -> Iterator[str]:
+def _problems(ledger: Ledger, walk: _Walk, places: list[tuple[str, int]], pause: Callable[[], None]) -> Iterator[str]:
     """What is wrong, first things first. Each begins with the place."""
     state = _read_state(ledger)
-    if expected and expected[1] == 0 and expected[0] != GENESIS:
-        yield "transaction 0: the noted head of the empty chain is not the genesis hash"
-    for row, transfers in _history(ledger, state.newest):
-        yield from _wrong_transaction(row, transfers, walk, state)
-        if expected and expected[1] == walk.transactions and expected[0] != walk.head:
-            yield f"transaction {walk.transactions}: its hash is not the head noted elsewhere"
-    yield from _wrong_end(walk, state, expected)
+    if state.newest < walk.began.sequence:
+        yield f"transaction {state.newest + 1}: missing; {walk.began.sequence} were verified before"
+    yield from _elsewhere(walk, places)
+    for chunk in _history(ledger, walk.transactions, state.newest):
+        for row, transfers in chunk:
+            yield from _wrong_transaction(row, transfers, walk, state)
+            yield from _elsewhere(walk, places)
+        pause()
+    yield from _wrong_end(walk, state, places)
     yield from _wrong_balances(walk, state)
+
+
+def _elsewhere(walk: _Walk, places: list[tuple[str, int]]) -> Iterator[str]:
+    for head, length in places:
+        if length == walk.transactions and head != walk.head:
+            yield f"transaction {length}: its hash is not the head noted elsewhere"
 
 
 def _read_state(ledger: Ledger) -> _State:
@@ -102,16 +173,15 @@ def _read_state(ledger: Ledger) -> _State:
     return _State(ledger_id=ledger.pk, head=head, length=length, newest=newest_sequence, accounts=accounts)
 
 
-def _history(ledger: Ledger, newest: int) -> Iterator[tuple[dict[str, Any], list[_Row]]]:
-    """Each transaction of the ledger, by sequence, with its transfers by position."""
+def _history(ledger: Ledger, last: int, newest: int) -> Iterator[list[tuple[dict[str, Any], list[_Row]]]]:
+    """The ledger's transactions after `last`, by sequence, in pieces, each with its transfers by position."""
     names = ("id", "sequence", "key", "description", "memo", "content_sha256", "previous_hash", "hash")
     rows = Transaction.objects.filter(ledger_id=ledger.pk).order_by("sequence")
     rows = rows.values(*names, "reverses_id", "reverses__sequence", "reverses__ledger_id")
-    last = -1
+    last = last or -1  # from the first one on whatever has a number is read
     while chunk := list(rows.filter(sequence__gt=last, sequence__lte=newest)[:CHUNK]):
         transfers = _transfers([row["id"] for row in chunk])
-        for row in chunk:
-            yield row, transfers.get(row["id"], [])
+        yield [(row, transfers.get(row["id"], [])) for row in chunk]
         last = chunk[-1]["sequence"]
 
 
@@ -187,7 +257,7 @@ def _take_in(transfers: list[_Row], walk: _Walk, derived: str) -> None:
         walk.balances[credit] += amount
 
 
-def _wrong_end(walk: _Walk, state: _State, expected: tuple[str, int] | None) -> Iterator[str]:
+def _wrong_end(walk: _Walk, state: _State, places: list[tuple[str, int]]) -> Iterator[str]:
     """A tail that was cut or put on, a doctored row of the ledger."""
     found = walk.transactions
     if state.length > found:
@@ -196,19 +266,32 @@ def _wrong_end(walk: _Walk, state: _State, expected: tuple[str, int] | None) -> 
         yield f"transaction {state.length + 1}: one too many; the ledger counts {state.length}"
     if state.head != walk.head:
         yield f"transaction {found}: its hash is not the ledger's head"
-    if expected and expected[1] > found:
-        yield f"transaction {found + 1}: missing; {expected[1]} were noted elsewhere"
+    for _, length in places:
+        if length > found:
+            yield f"transaction {found + 1}: missing; {length} were noted elsewhere"
 
 
 def _wrong_balances(walk: _Walk, state: _State) -> Iterator[str]:
     place = f"after transaction {walk.transactions}"
-    for account, (name, client, balance) in state.accounts.items():
-        if balance != walk.balances[account]:
-            yield f"{place}: {name} holds {balance} micro-tokens, its transfers make {walk.balances[account]}"
+    for row, (name, client, balance) in state.accounts.items():
+        if type(balance) is not int:
+            yield f"{place}: {name} holds {balance!r}, which is not an integer"
+        if walk.began.sequence == 0 and balance != walk.balances[row]:
+            yield f"{place}: {name} holds {balance} micro-tokens, its transfers make {walk.balances[row]}"
         if balance < 0 and name != MINT:
             yield f"{place}: {name} holds less than nothing"
         if client != client_number(name):
             yield f"{place}: {name} says it is of client {client}"
+    before = {name: balance - walk.balances[row] for row, (name, _, balance) in state.accounts.items()}
+    if walk.began.balances_sha256 != balances_sha256(before):
+        yield f"{place}: the balances are not those of transaction {walk.began.sequence} with what came after it"
     total = sum(balance for _, _, balance in state.accounts.values())
     if total:
         yield f"{place}: the balances sum to {total}, not to zero"
+    walk.balances_sha256 = balances_sha256({name: balance for name, _, balance in state.accounts.values()})
+
+
+def balances_sha256(balances: Mapping[str, int]) -> str:
+    """Of a line for each account that holds something, by name: an account that was opened since changes nothing."""
+    lines = sorted(f"{name} {balance}\n" for name, balance in balances.items() if balance)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -2,117 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
 from itertools import islice
 
 from asgiref.sync import sync_to_async
-from django.core.cache import cache
 from django.core.paginator import Paginator
-from django.db.models import Count, Sum
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from incentives import sight
+from incentives import sight, verified
 from incentives.export import FORMATS
-from incentives.models import Ledger
-from incentives.verification import verify_all
 
 TRANSFER_ROWS = 50
 ACCOUNT_ROWS = 20
-MAX_AGE_SECONDS = 60
-SHARE_OF_TIME = 0.05  # that checking again after a change may take
 EXPORT_LINES = 500
 CONTENT_TYPES = {"csv": "text/csv", "jsonl": "application/jsonl", "beancount": "text/plain"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """What the last look at all chains found."""
-
-    ledgers: int
-    transactions: int
-    transfers: int
-    problems: dict[str, str]  # by ledger: the first one of each, with its place
-    seen: tuple[int, int]  # ledgers and transactions that there were, by the ledgers' own rows
-    checked_at: float  # seconds since 1970
-    took_seconds: float
-
-    @property
-    def problem(self) -> str | None:
-        return next(iter(self.problems.values()), None)
-
-    @property
-    def place(self) -> str:
-        """Ledger and transaction of the problem; the problem's text begins with them."""
-        return (self.problem or "").partition(":")[0]
-
-    @property
-    def age_seconds(self) -> float:
-        return time.time() - self.checked_at
-
-
-def current_state() -> State:
-    """The state of the chains, at most 60 s old; after a change younger, as far as a twentieth of the time allows."""
-    known: State | None = cache.get("ledger-state")
-    if known and known.age_seconds < MAX_AGE_SECONDS and not _is_due(known):
-        return known
-    if not cache.add("ledger-state-busy", True, MAX_AGE_SECONDS) and known:
-        return known  # somebody is looking right now
-    try:
-        state = _look()
-        cache.set("ledger-state", state, timeout=None)
-    finally:
-        cache.delete("ledger-state-busy")
-    return state
-
-
-def _is_due(known: State) -> bool:
-    return known.age_seconds > known.took_seconds / SHARE_OF_TIME and known.seen != _seen()
-
-
-def _seen() -> tuple[int, int]:
-    counts = Ledger.objects.aggregate(ledgers=Count("pk"), length=Sum("length"))
-    return counts["ledgers"], counts["length"] or 0
-
-
-def _look() -> State:
-    seen, began = _seen(), time.monotonic()
-    found = list(verify_all())
-    return State(
-        ledgers=len(found),
-        transactions=sum(each.transactions for each in found),
-        transfers=sum(each.transfers for each in found),
-        problems={each.ledger: each.problem for each in found if each.problem},
-        seen=seen,
-        checked_at=time.time(),
-        took_seconds=time.monotonic() - began,
-    )
-
-
-def _state(request: HttpRequest) -> State:
-    """The state of the chains that the reader sees."""
-    state = current_state()
-    if sight.sees_everything(request):
-        return state
-    lengths = dict(sight.ledgers(request).values_list("name", "length"))
-    return replace(
-        state,
-        ledgers=len(lengths),
-        transactions=sum(lengths.values()),
-        transfers=sight.transfers(request).count(),
-        problems={name: problem for name, problem in state.problems.items() if name in lengths},
-    )
 
 
 @never_cache
 @require_safe
 def state(request: HttpRequest) -> HttpResponse:
     """One line for the head of every page."""
-    return render(request, "incentives/_state.html", {"state": _state(request)})
+    return render(request, "incentives/_state.html", {"state": verified.state(sight.ledgers(request))})
 
 
 @never_cache
@@ -132,7 +45,7 @@ def ledger(request: HttpRequest) -> HttpResponse:
         "name": name,
         "client": "" if client is None else client,
         "names": sight.ledgers(request).order_by("-pk").values_list("name", flat=True)[:100],
-        "state": _state(request),
+        "state": verified.state(sight.ledgers(request)),
         "accounts": _accounts(accounts, request.GET.get("accounts")),
         "page": _transfers(transfers, request.GET.get("page")),
     }

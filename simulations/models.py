@@ -123,6 +123,17 @@ class Worker(models.Model):
         return f"Worker {self.name}"
 
 
+class Duty(models.Model):
+    """Work that one process does for all of them, under a lease."""
+
+    name = models.CharField(max_length=64, unique=True)
+    owner = models.CharField(max_length=200, help_text="host:process:token of whoever did it last")
+    lease_expires_at = models.DateTimeField(null=True, help_text="null between two looks")
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Client(models.Model):
     """A data holder of a simulation, with its sums over rounds."""
 

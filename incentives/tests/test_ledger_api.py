@@ -5,7 +5,7 @@ import re
 import pytest
 from django.test import Client
 
-from incentives import ledger
+from incentives import ledger, verification, verified
 from incentives.models import Ledger, Transaction
 from incentives.tests.cast import balances, execute, pay, three_rounds, without_triggers
 
@@ -105,14 +105,24 @@ def test_it_lists_accounts(api):
 
 def test_it_tells_the_state_of_the_chains(api):
     first, second = three_rounds("simulation-1"), three_rounds("simulation-2")
-    good = {"ok": True, "transactions": 4, "transfers": 12, "head": first.head, "problem": None}
-    assert get(api, "/verify/") == [{"ledger": "simulation-2", **good}, {"ledger": "simulation-1", **good}]
+    assert [(row["ok"], row["transactions"], row["length"]) for row in get(api, "/verify/")] == [(None, 0, 4)] * 2
+    verify(first), verify(second)
+    good = {"ok": True, "transactions": 4, "transfers": 12, "head": first.head, "problem": None, "length": 4}
+    rows = get(api, "/verify/")
+    assert [row["ledger"] for row in rows] == ["simulation-2", "simulation-1"]
+    assert [{name: row[name] for name in good} for row in rows] == [good, good]
+    assert all(row["verified_at"] == row["complete_at"] for row in rows)
     without_triggers()
     execute(f"UPDATE incentives_ledger SET length = 3 WHERE id = {second.pk}")
+    verify(second)
     assert [(row["ledger"], row["ok"]) for row in get(api, "/verify/")] == [
         ("simulation-2", False),
         ("simulation-1", True),
     ]
+
+
+def verify(opened: Ledger) -> None:
+    verified.look(opened, verification.nowhere, full=False)
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,23 @@
 """The ledger's pages: state of the chains, accounts, transfers, one transaction, and files."""
 
 import re
-import time
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.core.cache import cache
 from django.http import StreamingHttpResponse
 from django.test import Client
 
-from incentives import ledger, views
+from incentives import ledger, verification, verified, views
+from incentives.models import Ledger, Verified
 from incentives.tests.cast import execute, pay, three_rounds, without_triggers
 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def nothing_remembered():
-    cache.clear()
-    yield
-    cache.clear()
+def verify() -> None:
+    """What happens in the background."""
+    for opened in Ledger.objects.order_by("pk"):
+        verified.look(opened, verification.nowhere, full=False)
 
 
 def get(address: str, status: int = 200) -> str:
@@ -39,11 +37,20 @@ def test_every_page_asks_for_the_state_when_it_has_loaded():
     assert re.search(r'hx-get="/ledger/state/" hx-trigger="load[",]', get("/ledger/"))
 
 
-def test_it_counts_all_chains():
+def test_it_counts_all_chains_and_says_since_when():
     three_rounds()
     pay(ledger.open_ledger("manual"), "one", 4)
-    assert "Chain verified · 5 transactions" in get("/ledger/state/")
-    assert re.search(r"Transfers</dt><dd>14</dd>", get("/ledger/"))
+    assert "Chain not verified yet" in get("/ledger/state/")
+    assert "not verified yet" in get("/ledger/")
+    verify()
+    moment = Verified.objects.earliest("complete_at").complete_at
+    state, page = get("/ledger/state/"), get("/ledger/")
+    assert "Chain verified · 5 transactions" in state
+    assert f"since {moment:%-d %b %H:%M}" in state
+    assert re.search(r"Transfers</dt><dd>14</dd>", page)
+    assert re.search(r"Newest look</dt><dd>0\.\d s ago</dd>", page)
+    pay(ledger.open_ledger("manual"), "two", 4)
+    assert "Chain verified · 5 transactions, 1 to go" in get("/ledger/state/")
 
 
 def test_a_broken_chain_is_named_in_red():
@@ -52,6 +59,7 @@ def test_a_broken_chain_is_named_in_red():
     execute(
         "UPDATE incentives_transfer SET amount = amount + 1 WHERE id = (SELECT MIN(id) + 1 FROM incentives_transfer)"
     )
+    verify()
     state, page = get("/ledger/state/"), get("/ledger/")
     assert "text-harm" in state
     assert "Chain broken · simulation-1, transaction 1" in state
@@ -59,36 +67,15 @@ def test_a_broken_chain_is_named_in_red():
     assert "1 of 1 ledgers is not what was posted" in page
 
 
-def test_the_state_is_remembered_but_not_long(monkeypatch, django_assert_max_num_queries):
-    opened = three_rounds()
-    first = views.current_state()
-    with django_assert_max_num_queries(1):
-        assert views.current_state() == first
-    without_triggers()
-    execute("UPDATE incentives_transaction SET memo = '{}' WHERE sequence = 2")
-    assert views.current_state().problem is None  # nothing was posted, so the old look still counts
-    now = time.time() + views.MAX_AGE_SECONDS + 1
-    monkeypatch.setattr(time, "time", lambda: now)
-    assert "transaction 2" in views.current_state().problem
-    assert opened.length == 4
-
-
-def test_what_was_posted_shows_soon(monkeypatch):
-    opened = three_rounds()
-    first = views.current_state()
-    pay(opened, "round:4", 1)
-    now = first.checked_at + first.took_seconds / views.SHARE_OF_TIME + 1
-    monkeypatch.setattr(time, "time", lambda: now)
-    assert views.current_state().transactions == 5
-
-
-def test_while_somebody_looks_the_last_look_counts(monkeypatch):
+def test_a_page_costs_the_same_with_many_ledgers(django_assert_num_queries):
     three_rounds()
-    first = views.current_state()
-    cache.add("ledger-state-busy", True)
-    now = time.time() + views.MAX_AGE_SECONDS + 1
-    monkeypatch.setattr(time, "time", lambda: now)
-    assert views.current_state() == first
+    verify()
+    with django_assert_num_queries(1):
+        get("/ledger/state/")
+    for number in range(200):
+        pay(ledger.open_ledger(f"simulation-{number}"), "one", 4)
+    with django_assert_num_queries(1):
+        assert "Chain verified · 4 transactions, 200 to go" in get("/ledger/state/")
 
 
 def test_transfers_come_newest_first_and_filtered():

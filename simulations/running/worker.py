@@ -18,7 +18,7 @@ from django.conf import settings
 
 from simulations import logs, processes
 from simulations.models import Simulation
-from simulations.running import bell, lifecycle, recorder, workers
+from simulations.running import bell, lifecycle, recorder, verifier, workers
 from simulations.running.events import Completed, Event, Failed, Log, Round
 from simulations.running.patience import SILENCE, in_a_line, insist
 from simulations.running.process import Trainer
@@ -270,7 +270,8 @@ class PollingWorker(Worker):
         tasks = [asyncio.create_task(self._poll()), asyncio.create_task(be_present())]
         tasks += [asyncio.create_task(self.listener(channel)) for channel in self.channels]
         try:
-            await asyncio.gather(*tasks)
+            with verifier.in_background():
+                await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()

@@ -55,6 +55,7 @@ def test_kill_9_and_a_restart_end_as_if_nothing_had_happened(start_server, undis
         server.kill()
         server = start_server(server.folder, port=server.port)
     assert outcome(wait_for(server, number, finished)) == undisturbed
+    wait_until_verified(server)
     assert "Verified 1 ledgers" in server.manage("verify_ledger").stdout
     events = httpx.get(f"{server.url}/api/simulations/{number}/events/?limit=1000").json()
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
@@ -72,6 +73,16 @@ def test_a_run_that_takes_too_long_fails_with_its_reason(start_server):
         time.sleep(0.1)
     assert trainers(server) == []
     assert "Verified 1 ledgers" in server.manage("verify_ledger").stdout
+
+
+def wait_until_verified(server) -> None:
+    """By the worker, in the background."""
+    for _ in range(100):
+        found = httpx.get(f"{server.url}/api/incentives/verify/").json()[0]
+        if found["ok"] and found["transactions"] == found["length"] > 0:
+            break
+        time.sleep(0.3)
+    assert f"Chain verified · {found['length']} transactions <" in httpx.get(f"{server.url}/ledger/state/").text
 
 
 def test_a_stopped_server_gives_its_run_back(start_server, undisturbed):

@@ -1,5 +1,6 @@
 """`manage.py verify_ledger` finds whatever was changed, though the ledger's own row was changed along with it."""
 
+import re
 from io import StringIO
 
 import pytest
@@ -111,13 +112,27 @@ def test_what_is_posted_while_it_reads_is_not_forged(monkeypatch):
     """A round that is recorded after the copies were read, and a reversal: both write row and ledger together."""
     simulation = recorded()
     newest = simulation.ledger.transactions.order_by("-sequence")
-    real = verify_ledger.verify
+    real = verify_ledger.noted
 
-    def verified_meanwhile(*arguments):
+    def noted_before(opened):
+        copy = real(opened)
         if newest.count() == 3:
             reversals.reverse(newest[0], "a mistake", actor="ada")
-        return real(*arguments)
+        return copy
 
-    monkeypatch.setattr(verify_ledger, "verify", verified_meanwhile)
+    monkeypatch.setattr(verify_ledger, "noted", noted_before)
     assert verify()[0] == 0
     assert newest.count() == 4
+
+
+def test_it_reads_only_the_rest_and_says_so():
+    simulation = recorded()
+    assert verify("--since")[1].endswith("transfers; 3 transactions were read now\n")
+    recorded()
+    text = verify("--since")[1]
+    assert re.search(
+        r"Verified 2 ledgers: 6 transactions, .* transfers; 3 transactions were read now, the others since 20.*Z\n",
+        text,
+    )
+    Account.objects.filter(ledger=simulation.ledger, name="client:1").update(balance=1)
+    assert verify("--since")[0] == 1
