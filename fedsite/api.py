@@ -4,8 +4,9 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.http import require_safe
 from ninja import NinjaAPI
 from ninja.errors import HttpError, ValidationError
@@ -104,8 +105,11 @@ def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
 
 
 @api.exception_handler(SuspiciousOperation)
-def suspicious(request: HttpRequest, error: SuspiciousOperation) -> HttpResponse:
-    """Django refuses by exceptions, which ninja takes for our faults."""
+@api.exception_handler(BadRequest)
+@api.exception_handler(MultiPartParserError)
+@api.exception_handler(UnreadablePostError)
+def malformed(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Django refuses by exceptions, which ninja would take for our faults."""
     too_large = isinstance(error, RequestDataTooBig)
     detail = "The body is too large" if too_large else "The request is not what it should be"
     return api.create_response(request, {"detail": detail}, status=413 if too_large else 400)

@@ -1,4 +1,8 @@
-"""Log records as JSON lines (FEDSITE_LOG=json), each with the simulation and the worker that it is about."""
+"""Log records as lines (FEDSITE_LOG=line, json), JSON ones with the simulation and the worker that they are about.
+
+What people type reaches the log: no record becomes two, whatever it holds. A traceback tells of our faults only, not of
+requests that were refused.
+"""
 
 import json
 import logging
@@ -15,6 +19,15 @@ def about(**ids: str | int) -> None:
     subject.set(subject.get() | ids)
 
 
+class Lines(logging.Formatter):
+    """One line a record, characters that are not to be seen escaped; a traceback follows it, set in."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{self.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}"
+        below = traceback_of(self, record).splitlines()
+        return "\n    ".join(printable(part) for part in (line, *below))
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a record; a line break within it is escaped."""
 
@@ -27,6 +40,20 @@ class JsonLines(logging.Formatter):
             **subject.get(),
             "message": record.getMessage(),
         }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
+        if traceback := traceback_of(self, record):
+            entry["traceback"] = traceback
         return json.dumps(entry)
+
+
+def traceback_of(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """Empty where Django warns of a client's mistake, which it does with the exception that refused it."""
+    theirs = record.levelno < logging.ERROR or record.name.startswith("django.security")
+    return "" if theirs or not record.exc_info else formatter.formatException(record.exc_info)
+
+
+def printable(text: str) -> str:
+    """Line breaks and other invisible characters as \\n, \\x1b, \\u2028."""
+    if text.isprintable():
+        return text
+    shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(shown)

@@ -62,3 +62,26 @@ async def test_a_task_speaks_of_its_own_simulation_and_so_do_its_threads(lines):
 
 def test_a_claims_owner_begins_with_the_process_that_the_log_names():
     assert lifecycle.new_owner().startswith(f"{processes.name()}:")
+
+
+def logged(formatter: logging.Formatter, name: str, text: str, *, level: int, error: Exception | None = None) -> str:
+    about = (type(error), error, None) if error else None
+    return formatter.format(logging.LogRecord(name, level, __file__, 1, "%s", (text,), about))
+
+
+def test_what_people_type_forges_no_second_line():
+    text = "lab\n2026-01-01 00:00:00,000 INFO people.views: ada made token\r\x1b[2J\u2028\x85 Zoë"
+    (line,) = logged(logs.Lines(), "people.views", text, level=logging.INFO).splitlines()
+    assert line.endswith(
+        r" INFO people.views: lab\n2026-01-01 00:00:00,000 INFO people.views: ada made token\r\x1b[2J\u2028\x85 Zoë"
+    )
+    broken = logged(logs.Lines(), "x", "It broke", level=logging.ERROR, error=ValueError("a\n2026-01-01 INFO forged"))
+    assert broken.splitlines()[1:] == ["    ValueError: a", "    2026-01-01 INFO forged"]
+
+
+@pytest.mark.parametrize("formatter", [logs.Lines(), logs.JsonLines()])
+def test_a_refused_request_is_told_in_one_line(formatter):
+    error = ValueError("Invalid HTTP_HOST header")
+    for name, level in (("django.security.DisallowedHost", logging.ERROR), ("django.request", logging.WARNING)):
+        assert "ValueError" not in logged(formatter, name, "Bad request", level=level, error=error)
+    assert "ValueError" in logged(formatter, "django.request", "Broken", level=logging.ERROR, error=error)
