@@ -91,6 +91,10 @@ class Measured:
 
 def main() -> None:
     arguments = parsed()
+    if arguments.device == "cuda":
+        from benchmarks import card
+
+        return card.main(arguments.workloads, arguments.json, arguments.only == ["batched"])
     if arguments.run:
         return run(arguments.run, arguments.workloads[0])
     torch.set_num_threads(1)
@@ -115,8 +119,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=" ".join(WORKLOADS))
     parser.add_argument("--turns", type=int, default=1, help="runs of each")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: rows of benchmarks/card.py")
+    parser.add_argument("--json", metavar="FILE", help="where cuda's numbers go besides")
     parser.add_argument("--run", choices=CONTENDERS[:2], help=argparse.SUPPRESS)  # in a process of its own
     arguments = parser.parse_args()
+    if arguments.device == "cuda":
+        return arguments
     arguments.workloads = arguments.workloads or list(WORKLOADS)
     unknown = set(arguments.workloads) - WORKLOADS.keys()
     if unknown:

@@ -14,6 +14,7 @@ from training.config import DENSE_MODELS, ConfigError, TrainingConfig, option
 EXACT_LIMIT = 16  # clients in a cohort whose coalitions can all be evaluated: 65,536
 AUTO_EXACT_LIMIT = 10
 NOT_HASHED = ("backend", "device")  # they change how fast a result comes, never the result
+HASHED_IF_NOT: Mapping[str, Any] = {"precision": "float32"}  # fields that hashes of before know nothing of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         return errors
 
     def resolved(self, dataset: str) -> Self:
-        """The same configuration with nothing left to `auto` but the backend."""
+        """The same configuration with nothing left to `auto` but the backend and the device."""
         config = super().resolved(dataset)
         if config.valuation != "auto":
             return config
@@ -99,7 +100,11 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
 
     def sha256(self) -> str:
         """Hash over all that decides the result. Equal for equal simulations once `resolved`."""
-        values = {name: value for name, value in self.to_dict().items() if name not in NOT_HASHED}
+        values = {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in NOT_HASHED and not (name in HASHED_IF_NOT and value == HASHED_IF_NOT[name])
+        }
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

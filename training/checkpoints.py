@@ -25,7 +25,7 @@ class State:
 
     round_number: int  # the last one done; 0 = untrained
     weights: Tensor  # float32 [P]
-    strategy_state: Mapping[str, Tensor]
+    strategy_state: Mapping[str, Tensor]  # saved as of the CPU, on whatever device it is
     validation_loss: float | None  # of `weights`; None without a validation set
     config_sha256: str
 
@@ -69,7 +69,7 @@ def _packed(state: State) -> bytes:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     # clone: of a view, torch.save would write the whole storage behind it
     fields["weights"] = state.weights.clone()
-    fields["strategy_state"] = {name: tensor.clone() for name, tensor in sorted(state.strategy_state.items())}
+    fields["strategy_state"] = {name: tensor.cpu().clone() for name, tensor in sorted(state.strategy_state.items())}
     torch.save(fields, buffer)
     return buffer.getvalue()
 

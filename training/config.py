@@ -138,13 +138,13 @@ class TrainingConfig:
         maximum=50_000,
     )
     model: str = option("mlp", "The network that the clients train", group="Training", choices=MODELS)
-    num_clients: int = option(10, "Data holders that take part", group="Clients", minimum=1, maximum=10_000)
+    num_clients: int = option(10, "Data holders that take part", group="Clients", minimum=1, maximum=1_000_000)
     num_rounds: int = option(10, "Rounds of training", group="Training", minimum=1, maximum=10_000)
     fraction_fit: float = option(
         1.0, "Share of the clients sampled for each round", group="Clients", minimum=0.0, maximum=1.0
     )
     min_available_clients: int = option(
-        2, "Fewest clients in a round, whatever the share", group="Clients", minimum=1, maximum=10_000
+        2, "Fewest clients in a round, whatever the share", group="Clients", minimum=1, maximum=1_000_000
     )
     behaviours: Mapping[int, Mapping[str, Any]] = option(
         {}, "Clients that do not play fair; all others are honest", group="Clients"
@@ -199,7 +199,7 @@ class TrainingConfig:
         "Clients in a round that the server guards against; empty: a fifth of them (trimmed_mean, multi_krum)",
         group="Training",
         minimum=0,
-        maximum=10_000,
+        maximum=1_000_000,
     )
     clipping_norm: float | None = option(
         None,
@@ -223,7 +223,16 @@ class TrainingConfig:
         choices=("auto", "sequential", "batched", "ray"),
     )
     device: str = option(
-        "cpu", "Where tensors live; a GPU only where there is one", group="Run", choices=("cpu", "cuda", "mps")
+        "cpu",
+        "Where tensors live; auto: a CUDA GPU where there is one",
+        group="Run",
+        choices=("cpu", "cuda", "mps", "auto"),
+    )
+    precision: str = option(
+        "float32",
+        "How products are computed; tf32 is faster on a CUDA GPU and keeps three digits of each factor",
+        group="Run",
+        choices=("float32", "tf32"),
     )
 
     def __post_init__(self) -> None:
@@ -241,7 +250,9 @@ class TrainingConfig:
     def _conflicts(self) -> dict[str, str]:
         """Fields that are well formed alone but not together."""
         errors = {}
-        if self.backend == "ray" and self.device != "cpu":
+        if self.precision == "tf32" and self.device not in ("cuda", "auto"):
+            errors["precision"] = f"tf32 is for device cuda; this one is {self.device}"
+        if self.backend == "ray" and self.device not in ("cpu", "auto"):
             errors["device"] = f"ray trains on processors; {self.device} is for the other backends"
         late = [client for client in self.behaviours if client > self.num_clients]
         if late:

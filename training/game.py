@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ MIXED_BYTES = 32 << 20  # later layers' mixed weights of one chunk
 MAX_CHUNK = 512  # coalitions at a time; GATHER_ABOVE with more players, as they mostly differ in different ones
 GATHER_ABOVE = 32  # with so few clients, mixing those that do not differ costs less than leaving them out
 BATCH = 200  # samples at a time through a network that is not dense
+# A GPU has no such cache, but takes as long to be told what to do as to do it: all as large as its memory bears.
+CARD_TILE, CARD_CHUNK, CARD_BYTES, CARD_BATCH = 8192, 8192, 1 << 30, 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ class CoalitionGame:
     def _live(self) -> NDArray[np.bool_]:
         if self.utility_weights == "renormalised":
             return np.ones(len(self.players), dtype=np.bool_)
-        return np.array([bool(delta.any()) for delta in self.deltas], dtype=np.bool_)
+        return (self.deltas != 0).any(1).cpu().numpy()
 
     def _evaluate(self, mixture: _Mixture) -> NDArray[np.float64]:
         layers = dense_layers(self.network)
@@ -113,17 +116,17 @@ def _check_shapes(game: CoalitionGame) -> None:
         raise ValueError(f"x, y: expected as many samples as labels, at least 1, got {len(game.x)}, {len(game.y)}")
 
 
-def _distinct(coalitions: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
-    """The row where each distinct coalition first stands; for every row its place among the distinct ones."""
-    places: dict[bytes, int] = {}
-    first: list[int] = []
-    inverse: list[int] = []
-    for row, packed in enumerate(np.packbits(coalitions, axis=1)):
-        place = places.setdefault(packed.tobytes(), len(places))
-        if place == len(first):
-            first.append(row)
-        inverse.append(place)
-    return first, inverse
+def _distinct(coalitions: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows where each distinct coalition first stands; for every row its place among the distinct ones."""
+    packed = np.ascontiguousarray(np.packbits(coalitions, axis=1))
+    if packed.size == 0:  # without players they are all the same
+        return np.zeros(min(1, len(packed)), np.int64), np.zeros(len(packed), np.int64)
+    keys = packed.view(f"V{packed.shape[1]}")[:, 0]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[inverse]
 
 
 class _Mixture:
@@ -159,7 +162,7 @@ class _Mixture:
         return _Chunk(self, index, self._tensor(scale * near), self._tensor(coefficients))
 
     def _tensor(self, numbers: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(numbers).to(self.deltas.device, self.deltas.dtype)
+        return torch.from_numpy(numbers).to(self.deltas.dtype).to(self.deltas.device)
 
 
 @dataclass(frozen=True)
@@ -191,26 +194,35 @@ class _Chunk:
 def _dense(mixture: _Mixture, layers: list[Dense], score: Score, workers: int) -> NDArray[np.float64]:
     """float64 [m]: every coalition's score, summed over the samples."""
     x, y = mixture.game.x.flatten(1), mixture.game.y
-    tile, size = _tile_and_chunk(len(mixture.deltas), len(x), layers)
+    tile, size = _tile_and_chunk(len(mixture.deltas), len(x), layers, x.device.type != "cpu")
     chunks = [mixture.chunk(rows) for rows in _slices(len(mixture.coalitions), size)]
     widest = max(layer.outputs for layer in layers)
     scratch = [x.new_empty(2, min(size, len(mixture.coalitions)) * widest * tile) for _ in range(workers)]
-    sums = np.zeros(len(mixture.coalitions))
+    sums = torch.zeros(len(mixture.coalitions), dtype=torch.float64, device=SUMMED_ON.get(x.device.type, x.device))
     for samples in _slices(len(x), tile):
         first = _first_layer(mixture, layers[0], x[samples].T.contiguous(), workers)
         batch = _Batch(layers, first, y[samples], score)
-        sums += np.concatenate(list(threads.in_order(batch.scores, chunks, scratch)))
-    return sums
+        on_cpu = x.device.type == "cpu"  # a GPU is told by one thread
+        found = (
+            threads.in_order(batch.scores, chunks, scratch)
+            if on_cpu
+            else (batch.scores(each, scratch[0]) for each in chunks)
+        )
+        sums += torch.cat(list(found))
+    return sums.cpu().numpy()
 
 
-def _tile_and_chunk(num_players: int, num_samples: int, layers: list[Dense]) -> tuple[int, int]:
+def _tile_and_chunk(num_players: int, num_samples: int, layers: list[Dense], on_card: bool = False) -> tuple[int, int]:
     """How many samples and how many coalitions at a time; from shapes alone, so that every run adds alike."""
     bytes_of_players = 4 * (num_players + 2) * layers[0].outputs
-    tile = _even(num_samples, max(1, min(MAX_TILE, PLAYERS_BYTES // bytes_of_players)))
+    most_samples, of_players = (CARD_TILE, CARD_BYTES) if on_card else (MAX_TILE, PLAYERS_BYTES)
+    tile = _even(num_samples, max(1, min(most_samples, of_players // bytes_of_players)))
     most = MAX_CHUNK if num_players <= GATHER_ABOVE else GATHER_ABOVE
     widest = max(layer.outputs for layer in layers)
     mixed = sum(layer.part.stop - layer.part.start for layer in layers[1:])
-    return tile, max(1, min(most, CHUNK_BYTES // (4 * widest * tile), MIXED_BYTES // (4 * mixed or 1)))
+    activations, later = (CARD_BYTES, CARD_BYTES) if on_card else (CHUNK_BYTES, MIXED_BYTES)
+    most = CARD_CHUNK if on_card else most
+    return tile, max(1, min(most, activations // (4 * widest * tile), later // (4 * mixed or 1)))
 
 
 def _even(total: int, most: int) -> int:
@@ -224,6 +236,10 @@ def _slices(total: int, size: int) -> list[slice]:
 
 def _first_layer(mixture: _Mixture, layer: Dense, x: Tensor, workers: int) -> Tensor:
     """[n + 2, outputs, tile]: the first layer of the weights, the reference and every delta; x is [inputs, tile]."""
+    if x.device.type != "cpu":  # one product of them all
+        own = mixture.game.weights[layer.part], mixture.reference_delta[layer.part]
+        weight, bias = _split(torch.cat([torch.stack(own), mixture.deltas[:, layer.part]]), layer)
+        return torch.addmm(bias.flatten(0, 1), weight.flatten(0, 1), x).view(len(weight), layer.outputs, -1)
     vectors = [mixture.game.weights, mixture.reference_delta, *mixture.deltas]
     first = x.new_empty(len(vectors), layer.outputs, x.shape[1])
 
@@ -251,7 +267,7 @@ class _Batch:
     score: Score
 
     @torch.inference_mode()
-    def scores(self, chunk: _Chunk, scratch: Tensor) -> NDArray[np.float64]:
+    def scores(self, chunk: _Chunk, scratch: Tensor) -> Tensor:
         """float64 [m], summed over the tile. Activations take turns in the two rows of scratch: fresh memory costs a
         page fault every 4 KB, as much time as the arithmetic."""
         shape = (len(chunk), -1, len(self.y))
@@ -271,17 +287,22 @@ class _Batch:
         return torch.mm(coefficients, vectors, out=out)
 
 
-Score = Callable[[Tensor, Tensor], NDArray[np.float64]]  # logits [m, classes, N], y [N] -> sums over N, [m]
+Score = Callable[[Tensor, Tensor], Tensor]  # logits [m, classes, N], y [N] -> float64 [m], sums over N
+SUMMED_ON = {"mps": "cpu"}  # it knows no float64
 
 
-def _minus_loss(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
+def _minus_loss(logits: Tensor, y: Tensor) -> Tensor:
     right = logits.gather(1, y.expand(len(logits), 1, -1)).squeeze(1)
     losses = logits.logsumexp(1) - right
-    return -losses.sum(1, dtype=torch.float64).cpu().numpy()
+    return -_summed(losses)
 
 
-def _correct(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
-    return (logits.argmax(1) == y).sum(1, dtype=torch.float64).cpu().numpy()
+def _correct(logits: Tensor, y: Tensor) -> Tensor:
+    return _summed(logits.argmax(1) == y)
+
+
+def _summed(each: Tensor) -> Tensor:
+    return each.to(SUMMED_ON.get(each.device.type, each.device)).sum(1, dtype=torch.float64)
 
 
 _SCORES: dict[str, Score] = {"loss": _minus_loss, "accuracy": _correct}
@@ -294,11 +315,11 @@ def _generic(mixture: _Mixture, score: Score, workers: int) -> NDArray[np.float6
     """One coalition at a time: mix its weights, load them into a copy of the network, evaluate."""
     game = mixture.game
 
-    def evaluate(row: int, logits: Logits) -> float:
+    def evaluate(row: int, logits: Logits) -> Tensor:
         with torch.inference_mode():
             weights = mixture.chunk(slice(row, row + 1)).weights(slice(None))[0]
-            batches = _slices(len(game.x), BATCH)
-            return sum(float(score(logits(weights, game.x[at]).T[None], game.y[at])[0]) for at in batches)
+            batches = _slices(len(game.x), BATCH if game.x.device.type == "cpu" else CARD_BATCH)
+            return reduce(torch.add, (score(logits(weights, game.x[at]).T[None], game.y[at])[0] for at in batches))
 
     tools = [logits_of(game.network) for _ in range(workers)]
-    return np.array(list(threads.in_order(evaluate, range(len(mixture.coalitions)), tools)))
+    return torch.stack(list(threads.in_order(evaluate, range(len(mixture.coalitions)), tools))).cpu().numpy()

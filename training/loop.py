@@ -14,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,6 +26,7 @@ from torch import Tensor
 from training import backends, devices, federation, lines, networks, strategies
 from training import checkpoints as saved
 from training.backends import Backend
+from training.card.card import Card, Played
 from training.checkpoints import State
 from training.clients import Update
 from training.config import TrainingConfig
@@ -32,7 +34,6 @@ from training.datasets import Data
 from training.events import ClientReport, Completed, Event, Log, RoundTrained, TrainingError
 from training.federation import Federation
 from training.game import CoalitionGame
-from training.networks import Score
 from training.seeds import numpy_generator
 
 Sample = Callable[[int], tuple[int, ...]]  # round number -> the cohort, ascending client numbers
@@ -64,23 +65,29 @@ def run(
         raise TrainingError(f"The checkpoint of round {resume.round_number} belongs to another configuration")
     if value is not None and not config.validation_size:
         raise ValueError("validation_size: contributions are measured on held-out examples; there are none")
-    device, train = devices.device_of(config.device), backends.choose(config.backend)
+    device = devices.prepared(config)
     federated = federation.gather(config, data)
     yield federation.started(federated)
     federated = devices.placed(federated, device)
+    on_card = devices.has_card(config, device)
     course = Course(
         federated=federated,
-        train=train,
+        train=backends.choose(config.backend),
+        card=Card(federated, data.train_y) if on_card else None,
         sample=sample or uniform(config),
         value=value,
         utility=utility,
         utility_weights=utility_weights,
         checkpoints=checkpoints,
+        known=sample is None,
     )
     state = resume or _untrained(federated, config_sha256)
     for round_number in range(state.round_number + 1, config.num_rounds + 1):
         events = play_round(course, state, round_number)
-        state = yield from (events if round_number > replay_until else _without_lines(events))
+        try:
+            state = yield from (events if round_number > replay_until else _without_lines(events))
+        except torch.OutOfMemoryError as error:
+            raise devices.out_of_memory(config, round_number) from error
     yield Completed(message=lines.completed(config.num_rounds), weights_sha256=networks.weights_sha256(state.weights))
 
 
@@ -90,11 +97,13 @@ class Course:
 
     federated: Federation
     train: Backend
+    card: Card | None  # where it plays the rounds, `train` has nothing to do
     sample: Sample
     value: Value | None
     utility: str
     utility_weights: str
     checkpoints: Path | None
+    known: bool  # whether cohorts are drawn from the configuration alone, so that one may look ahead
 
 
 def play_round(course: Course, state: State, round_number: int) -> Generator[Event, None, State]:
@@ -103,11 +112,54 @@ def play_round(course: Course, state: State, round_number: int) -> Generator[Eve
     cohort = _sampled(course.sample, config, round_number)
     yield lines.round_begins(round_number, config.num_rounds, len(cohort))
 
+    played = yield from (_played if course.card is None else _played_on_card)(course, state, cohort, round_number)
+    _refuse_infinite(round_number, played)
+    if played.score is not None:
+        yield lines.evaluated(played.score, len(federated.data.test_y))
+
+    begin_valuation = perf_counter()
+    valued = None
+    if course.value is not None:
+        assert played.deltas is not None
+        total_examples = sum(report.num_examples for report in played.reports)
+        valued = course.value(_game(course, state.weights, played.deltas, cohort, total_examples))
+    valuated = perf_counter()
+
+    after = State(
+        round_number=round_number,
+        weights=played.weights,
+        strategy_state=played.strategy_state,
+        validation_loss=played.validation_loss,
+        config_sha256=state.config_sha256,
+    )
+    yield RoundTrained(
+        round_number=round_number,
+        cohort=cohort,
+        reports=tuple(played.reports),
+        loss=played.score.loss if played.score else None,
+        accuracy=played.score.accuracy if played.score else None,
+        previous_validation_loss=state.validation_loss,
+        validation_loss=played.validation_loss,
+        weights_sha256=networks.weights_sha256(played.weights),
+        checkpoint_sha256=saved.save(course.checkpoints, after) if course.checkpoints else None,
+        train_seconds=played.train_seconds,
+        evaluate_seconds=played.evaluate_seconds,
+        valuation_seconds=valuated - begin_valuation,
+        duration_seconds=perf_counter() - begin,
+        valued=valued,
+    )
+    return after
+
+
+def _played(course: Course, state: State, cohort: Sequence[int], round_number: int) -> Generator[Event, None, Played]:
+    """On the processor, by the configuration's backend, client by client."""
+    federated, config, begin = course.federated, course.federated.config, perf_counter()
     tasks = federation.tasks(federated, cohort)
     total_examples = sum(len(task.indices) for task in tasks)
     arriving = course.train(federated.network, state.weights, tasks, federated.data, config, round_number)
     reports: list[ClientReport] = []
     updates: Iterable[Update] = _reported(arriving, round_number, reports)
+    deltas = None
     if course.value is not None or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
         deltas = torch.zeros(len(tasks), len(state.weights))
         updates = yield from _kept(updates, deltas, reports)
@@ -116,43 +168,43 @@ def play_round(course: Course, state: State, round_number: int) -> Generator[Eve
     if len(tasks) > lines.FEW:
         yield from lines.cohort_trained(reports)
     trained = perf_counter()
-
-    score = _test_score(federated, weights, round_number)
-    validation_loss = federation.validation_loss(federated, weights)
-    _refuse_infinite(round_number, weights, score, validation_loss)
-    if score is not None:
-        yield lines.evaluated(score, len(federated.data.test_y))
-    evaluated = perf_counter()
-
-    valued = None
-    if course.value is not None:
-        valued = course.value(_game(course, state.weights, deltas, cohort, total_examples))
-    valuated = perf_counter()
-
-    after = State(
-        round_number=round_number,
+    score = federation.test_score(federated, weights) if _is_tested(config, round_number) else None
+    return Played(
         weights=weights,
         strategy_state=strategy_state,
-        validation_loss=validation_loss,
-        config_sha256=state.config_sha256,
-    )
-    yield RoundTrained(
-        round_number=round_number,
-        cohort=cohort,
-        reports=tuple(reports),
-        loss=score.loss if score else None,
-        accuracy=score.accuracy if score else None,
-        previous_validation_loss=state.validation_loss,
-        validation_loss=validation_loss,
-        weights_sha256=networks.weights_sha256(weights),
-        checkpoint_sha256=saved.save(course.checkpoints, after) if course.checkpoints else None,
+        reports=reports,
+        score=score,
+        validation_loss=federation.validation_loss(federated, weights),
+        deltas=deltas,
+        is_finite=bool(torch.isfinite(weights).all()),
         train_seconds=trained - begin,
-        evaluate_seconds=evaluated - trained,
-        valuation_seconds=valuated - evaluated,
-        duration_seconds=perf_counter() - begin,
-        valued=valued,
+        evaluate_seconds=perf_counter() - trained,
     )
-    return after
+
+
+def _played_on_card(
+    course: Course, state: State, cohort: Sequence[int], round_number: int
+) -> Generator[Event, None, Played]:
+    """On a GPU, all clients at once."""
+    assert course.card is not None
+    config = course.federated.config
+    looks_ahead = course.known and round_number < config.num_rounds
+    played = course.card.play(
+        cohort,
+        state.weights,
+        state.strategy_state,
+        round_number,
+        whole=course.value is not None,
+        test=_is_tested(config, round_number),
+        after=partial(_sampled, course.sample, config, round_number + 1) if looks_ahead else None,
+    )
+    for report in played.reports if not played.is_finite else ():
+        _refuse_infinite_update(report, round_number)
+    if len(cohort) <= lines.FEW:
+        yield from map(lines.client_trained, played.reports)
+    else:
+        yield from lines.cohort_trained(played.reports)
+    return played
 
 
 def uniform(config: TrainingConfig) -> Sample:
@@ -197,12 +249,16 @@ def _reported(updates: Iterator[Update], round_number: int, reports: list[Client
     """The same updates; what the server saw of each is added to `reports` as it passes."""
     for update in updates:
         report = _report(update)
-        numbers = (report.update_norm, report.loss_before or 0.0, report.loss_after or 0.0)
-        if not all(map(math.isfinite, numbers)):
-            text = f"Round {round_number}: the update of client {update.client} is not finite; a smaller lr may help"
-            raise TrainingError(text)
+        _refuse_infinite_update(report, round_number)
         reports.append(report)
         yield update
+
+
+def _refuse_infinite_update(report: ClientReport, round_number: int) -> None:
+    numbers = (report.update_norm, report.loss_before or 0.0, report.loss_after or 0.0)
+    if not all(map(math.isfinite, numbers)):
+        text = f"Round {round_number}: the update of client {report.client} is not finite; a smaller lr may help"
+        raise TrainingError(text)
 
 
 def _report(update: Update) -> ClientReport:
@@ -229,23 +285,20 @@ def _kept(
     return kept
 
 
-def _test_score(federated: Federation, weights: Tensor, round_number: int) -> Score | None:
-    config = federated.config
-    if round_number % config.evaluate_every and round_number != config.num_rounds:
-        return None
-    return federation.test_score(federated, weights)
+def _is_tested(config: TrainingConfig, round_number: int) -> bool:
+    return round_number % config.evaluate_every == 0 or round_number == config.num_rounds
 
 
-def _refuse_infinite(round_number: int, weights: Tensor, score: Score | None, validation_loss: float | None) -> None:
-    losses = (score.loss if score else 0.0, validation_loss or 0.0)
-    if not (torch.isfinite(weights).all() and all(map(math.isfinite, losses))):
+def _refuse_infinite(round_number: int, played: Played) -> None:
+    losses = (played.score.loss if played.score else 0.0, played.validation_loss or 0.0)
+    if not (played.is_finite and all(map(math.isfinite, losses))):
         raise TrainingError(f"Round {round_number}: the global model is not finite; a smaller lr may help")
 
 
 def _game(course: Course, weights: Tensor, deltas: Tensor, cohort: Sequence[int], total_examples: int) -> CoalitionGame:
     """The round's game. Under fixed weights a client whose update is zero changes no coalition, so it does not play."""
     federated, clients = course.federated, course.federated.holdings.clients
-    plays = [course.utility_weights == "renormalised" or bool(delta.any()) for delta in deltas]
+    plays = (deltas != 0).any(1).tolist() if course.utility_weights != "renormalised" else [True] * len(deltas)
     device = federated.data.train_x.device
     players = tuple(client for client, here in zip(cohort, plays, strict=True) if here)
     return CoalitionGame(

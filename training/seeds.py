@@ -8,20 +8,32 @@ PyTorch.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 Purpose = Literal["test_set", "validation", "partition", "initial_weights", "sample", "batches", "behaviour"]
 
 
 def seed_for(seed: int, purpose: Purpose, round_number: int = 0, client: int = 0) -> int:
     """A number below 2**63 that SHA-256 makes of the four; ValueError for a purpose that is not listed."""
+    return int(seeds_for(seed, purpose, round_number, [client])[0])
+
+
+def seeds_for(seed: int, purpose: Purpose, round_number: int, clients: Iterable[int]) -> NDArray[np.uint64]:
+    """`seed_for` of each of the clients."""
     if purpose not in get_args(Purpose):
         raise ValueError(f"{purpose!r} is not a purpose of randomness; there are {', '.join(get_args(Purpose))}")
-    digest = hashlib.sha256(f"{seed}/{purpose}/{round_number}/{client}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    start = hashlib.sha256(f"{seed}/{purpose}/{round_number}/".encode())
+    digests = []
+    for client in clients:
+        each = start.copy()
+        each.update(b"%d" % client)
+        digests.append(each.digest()[:8])
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64) >> np.uint64(1)
 
 
 def torch_generator(seed: int, purpose: Purpose, round_number: int = 0, client: int = 0) -> torch.Generator:

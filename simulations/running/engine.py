@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from incentives.valuation.evidence import Recorded, pack
 from simulations.config import SimulationConfig
 from simulations.running.events import ClientRound, Event, Log, Resolved, Round
 from training import checkpoints as saved
-from training import datasets, loop
+from training import datasets, devices, loop
 from training.checkpoints import State
 from training.config import DATASETS
 from training.events import RoundTrained
@@ -43,7 +44,7 @@ def simulate(
     recorded_rounds: rounds that have been told; of these only the rounds themselves are yielded, not their lines.
     """
     name = yield from datasets.find(config.dataset, data_dir)
-    config = config.resolved(name)
+    config = dataclasses.replace(config.resolved(name), device=devices.chosen(config))
     yield Resolved(message=summary(config), config=config.to_dict(), config_sha256=config.sha256())
     data = yield from datasets.load(name, data_dir)
     for event in loop.run(

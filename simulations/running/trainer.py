@@ -33,6 +33,7 @@ class Assignment:
     checkpoints: tuple[tuple[int, str], ...] = ()  # (round, SHA-256) of the newest recorded rounds, newest first
     recorded_rounds: int = 0  # these have been told already
     most_bytes: int | None = None  # of memory
+    trainers: int = 1  # that may be at work at once, and so share a GPU's memory
 
     def to_line(self) -> str:
         return json.dumps(dataclasses.asdict(self)) + "\n"
@@ -108,11 +109,14 @@ def _events(assignment: Assignment):
 
     from simulations.config import SimulationConfig
     from simulations.running.engine import simulate
+    from training import devices
 
     torch.set_num_threads(1)  # OpenMP's threads wait for each other in vain on a busy machine
     folder = Path(assignment.checkpoint_dir) if assignment.checkpoint_dir else None
+    config = SimulationConfig.from_dict(assignment.config)
+    devices.share_card(config, assignment.trainers)
     yield from simulate(
-        SimulationConfig.from_dict(assignment.config),
+        config,
         data_dir=Path(assignment.data_dir),
         checkpoint_dir=folder,
         checkpoints=assignment.checkpoints,

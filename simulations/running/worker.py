@@ -46,6 +46,7 @@ def assignment_for(claim: Claim) -> Assignment:
         checkpoints=tuple(newest.values_list("number", "checkpoint_sha256")),
         recorded_rounds=simulation.rounds_done,
         most_bytes=settings.FEDSITE_MAX_MEMORY,
+        trainers=settings.FEDSITE_MAX_CONCURRENT,
     )
 
 

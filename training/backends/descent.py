@@ -32,7 +32,7 @@ class Job:
     def told(self) -> tuple[int, ...]:
         """The batches whose losses are reported."""
         steps = len(self.widths)
-        few = _few(steps)
+        few = few_of(steps)
         return (*range(few), *range(steps - few, steps))
 
 
@@ -77,11 +77,12 @@ class Trained:
 
 def ends_of(losses: Sequence[float]) -> tuple[float, float]:
     """Mean of the first and mean of the last batches' losses, as training.backends.sequential.ends has them."""
-    few = _few(len(losses))
+    few = few_of(len(losses))
     return sum(losses[:few]) / few, sum(losses[-few:]) / few
 
 
-def _few(steps: int) -> int:
+def few_of(steps: int) -> int:
+    """How many of a client's first batches, and of its last, its losses are told of."""
     return max(1, min(LOSS_BATCHES, steps // 2))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
+from training.card.crowd import Crowd
 from training.clients import Update
 from training.config import TrainingConfig
 from training.strategies.averaging import fedavg, fedprox, proximal_mu
@@ -20,10 +21,10 @@ from training.strategies.krum import multi_krum
 from training.strategies.optimising import fedadam, fedavgm
 from training.strategies.reading import StrategyState
 
-__all__ = ["STRATEGIES", "Strategy", "StrategyState", "proximal_mu"]
+__all__ = ["AVERAGING", "STRATEGIES", "Strategy", "StrategyState", "proximal_mu"]
 
 Strategy = Callable[
-    [Tensor, Iterable[Update], int, StrategyState, TrainingConfig],
+    [Tensor, Iterable[Update] | Crowd, int, StrategyState, TrainingConfig],
     tuple[Tensor, StrategyState],
 ]
 
@@ -37,3 +38,4 @@ STRATEGIES: dict[str, Strategy] = {
     "multi_krum": multi_krum,
     "centred_clipping": centred_clipping,
 }
+AVERAGING = frozenset({"fedavg", "fedavgm", "fedadam", "fedprox"})  # they read of updates their weighted mean alone

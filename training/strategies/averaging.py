@@ -6,20 +6,29 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from training.card.crowd import Crowd
 from training.clients import Update
 from training.config import TrainingConfig
 from training.strategies.reading import StrategyState, moved, weighted_mean
 
 
 def fedavg(
-    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+    weights: Tensor,
+    updates: Iterable[Update] | Crowd,
+    total_examples: int,
+    state: StrategyState,
+    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """w + sum over the cohort of (n_i / n) delta_i (McMahan et al. 2017, algorithm 1). Keeps no state."""
     return moved(weights, weighted_mean(updates, weights, total_examples)), state
 
 
 def fedprox(
-    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+    weights: Tensor,
+    updates: Iterable[Update] | Crowd,
+    total_examples: int,
+    state: StrategyState,
+    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """FedAvg of clients that minimise F_i(w) + mu/2 |w - w_global|^2 (Li et al. 2020, equation 2).
 

@@ -8,13 +8,18 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from training.card.crowd import Crowd
 from training.clients import Update
 from training.config import TrainingConfig
 from training.strategies.reading import StrategyState, moved, sent
 
 
 def centred_clipping(
-    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+    weights: Tensor,
+    updates: Iterable[Update] | Crowd,
+    total_examples: int,
+    state: StrategyState,
+    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """v = v + mean of (x_i - v) min(1, r / |x_i - v|), w = w + v (centred clipping, Karimireddy et al. 2021).
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from training.card.crowd import Crowd
 from training.clients import Update
 from training.config import TrainingConfig
 from training.strategies.reading import StrategyState, guarded_against, moved, sent
@@ -16,7 +17,11 @@ VALUES = 2**22  # of all clients together that are: sorting takes 24 bytes each,
 
 
 def trimmed_mean(
-    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+    weights: Tensor,
+    updates: Iterable[Update] | Crowd,
+    total_examples: int,
+    state: StrategyState,
+    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """Coordinate-wise trimmed mean (Yin et al. 2018, definition 2). Keeps no state.
 
@@ -29,7 +34,11 @@ def trimmed_mean(
 
 
 def median(
-    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+    weights: Tensor,
+    updates: Iterable[Update] | Crowd,
+    total_examples: int,
+    state: StrategyState,
+    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """Coordinate-wise median (Yin et al. 2018, definition 1). Keeps no state.
 

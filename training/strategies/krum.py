@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from training.card.crowd import Crowd
 from training.clients import Update
 from training.config import TrainingConfig
 from training.strategies.reading import StrategyState, guarded_against, mean, moved, sent
@@ -15,7 +16,11 @@ COLUMNS = 2**16  # weights that are compared at a time
 
 
 def multi_krum(
-    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+    weights: Tensor,
+    updates: Iterable[Update] | Crowd,
+    total_examples: int,
+    state: StrategyState,
+    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """Multi-Krum (Blanchard et al. 2017). Keeps no state.
 
@@ -43,7 +48,7 @@ def scores(deltas: Sequence[Tensor], malicious: int) -> Tensor:
 def squared_distances(deltas: Sequence[Tensor]) -> Tensor:
     """|x_i - x_j|^2 of all pairs, float64 [n, n], as |x_i|^2 + |x_j|^2 - 2 x_i x_j: products cost far less than
     differences of all pairs. In float64 what cancels is a 10^-16th of the larger norm."""
-    products = torch.zeros(len(deltas), len(deltas), dtype=torch.float64)
+    products = torch.zeros(len(deltas), len(deltas), dtype=torch.float64, device=deltas[0].device)
     for part in zip(*(torch.split(delta, COLUMNS) for delta in deltas), strict=True):
         rows = torch.stack(part).to(torch.float64)
         products += rows @ rows.T

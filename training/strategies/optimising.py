@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from training.card.crowd import Crowd
 from training.clients import Update
 from training.config import TrainingConfig
 from training.strategies.reading import StrategyState, moved, weighted_mean
@@ -16,7 +17,11 @@ FEDADAM_LR = 0.03  # on MNIST with ten clients and ten rounds better than 0.01, 
 
 
 def fedavgm(
-    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+    weights: Tensor,
+    updates: Iterable[Update] | Crowd,
+    total_examples: int,
+    state: StrategyState,
+    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """v = server_momentum v + delta, w = w + server_lr v (Hsu et al. 2019, section 4). Keeps v, at first zero.
 
@@ -30,7 +35,11 @@ def fedavgm(
 
 
 def fedadam(
-    weights: Tensor, updates: Iterable[Update], total_examples: int, state: StrategyState, config: TrainingConfig
+    weights: Tensor,
+    updates: Iterable[Update] | Crowd,
+    total_examples: int,
+    state: StrategyState,
+    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """Adam on the server (Reddi et al. 2021, algorithm 2). Keeps m, at first zero, and v, at first tau^2.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from training.card.crowd import Crowd
 from training.clients import Update
 from training.config import MOST_MALICIOUS, TrainingConfig
 from training.events import TrainingError
@@ -22,11 +23,13 @@ THIN_TOGETHER = 32  # of those that are thin, in one product
 StrategyState = Mapping[str, Tensor]
 
 
-def weighted_mean(updates: Iterable[Update], weights: Tensor, total_examples: int) -> Tensor:
+def weighted_mean(updates: Iterable[Update] | Crowd, weights: Tensor, total_examples: int) -> Tensor:
     """Sum over the cohort of (n_i / n) delta_i, float64 [P]; no more than one update is in memory, or a few thin ones.
 
     A client that sent nothing counts as a zero update at its full weight.
     """
+    if isinstance(updates, Crowd):
+        return updates.mean
     total = _Sum(weights)
     for update in updates:
         share = update.num_examples / total_examples
@@ -69,11 +72,14 @@ class _Sum:
         self.thin.clear()
 
 
-def sent(updates: Iterable[Update], weights: Tensor) -> list[Tensor]:
+def sent(updates: Iterable[Update] | Crowd, weights: Tensor) -> list[Tensor]:
     """All deltas [P], in the cohort's order. A client that sent nothing stands as a zero update among them.
 
     To leave it out would let clients shrink the round, and with it the share of attackers that is guarded against.
     """
+    if isinstance(updates, Crowd):
+        assert updates.deltas is not None, "who looks at each update is not in strategies.AVERAGING"
+        return [*updates.deltas]
     nothing = torch.zeros_like(weights)
     return [nothing if update.delta is None else update.delta for update in updates]
 
@@ -88,7 +94,7 @@ def mean(deltas: Sequence[Tensor]) -> Tensor:
 
 def moved(weights: Tensor, step: Tensor) -> Tensor:
     """The next global weights, float32 [P]."""
-    return (step + weights).to(torch.float32)
+    return (step + weights).to(weights.dtype)
 
 
 def guarded_against(config: TrainingConfig, strategy: str, num_clients: int) -> int:

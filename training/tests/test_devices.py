@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training import devices, federation
-from training.config import TrainingConfig
+from training.config import ConfigError, TrainingConfig
 from training.events import TrainingError
 from training.loop import run
 
@@ -19,9 +19,39 @@ def test_it_says_that_a_device_is_not_there(digits, device, named, monkeypatch):
         next(run(dataclasses.replace(CONFIG, device=device), digits))
 
 
+@pytest.mark.parametrize(
+    ("there", "backend", "expected"), [(True, "auto", "cuda"), (True, "ray", "cpu"), (False, "auto", "cpu")]
+)
+def test_auto_is_decided_by_the_machine_and_the_configuration(there, backend, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert devices.chosen(dataclasses.replace(CONFIG, device="auto", backend=backend)) == expected
+    assert devices.chosen(CONFIG) == "cpu"
+
+
+def test_tf32_is_for_a_gpu(digits):
+    with pytest.raises(ConfigError, match="precision: tf32 is for device cuda; this one is cpu"):
+        dataclasses.replace(CONFIG, precision="tf32")
+    config = dataclasses.replace(CONFIG, precision="tf32", device="auto")
+    if not torch.cuda.is_available():
+        with pytest.raises(TrainingError, match=r"^precision: tf32 is for CUDA GPUs; this run is on cpu"):
+            next(run(config, digits))
+
+
+def test_lack_of_the_gpus_memory_is_a_sentence_that_names_a_field(digits, monkeypatch):
+    def fails(*arguments, **named):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 8 * 2**30))
+    monkeypatch.setattr(federation, "tasks", fails)
+    with pytest.raises(
+        TrainingError, match=r"^fraction_fit: round 1, 10 clients with mlp, does not fit into the GPU's"
+    ):
+        list(run(CONFIG, digits))
+
+
 def test_it_leaves_everything_where_it_is_on_the_cpu(digits):
     federated = federation.gather(CONFIG, digits)
-    assert devices.placed(federated, devices.device_of("cpu")) is federated
+    assert devices.placed(federated, devices.prepared(CONFIG)) is federated
 
 
 def test_it_moves_examples_and_network_to_another_device(digits):
