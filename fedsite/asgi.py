@@ -15,7 +15,7 @@ pages = get_asgi_application()  # loads the apps, so it comes before what uses m
 from django.conf import settings  # noqa: E402
 from django.db import connections  # noqa: E402
 
-from fedsite.connections import guard  # noqa: E402
+from fedsite.connections import at_the_readers_pace, guard  # noqa: E402
 from fedsite.migrated import require_migrations  # noqa: E402
 from fedsite.root import OwnRoot  # noqa: E402
 from simulations.running.embedded import EmbeddedWorker  # noqa: E402
@@ -27,7 +27,7 @@ async def http(scope: Any, receive: Any, send: Any) -> None:
     tidied up."""
     async with ThreadSensitiveContext():
         try:
-            await pages(scope, receive, send)
+            await pages(scope, receive, at_the_readers_pace(send))
         finally:
             await sync_to_async(connections.close_all)()
 

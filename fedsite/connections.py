@@ -2,11 +2,13 @@
 
 A request's head and body have a time each, and a body has a size. Of all connections on which no request is being
 answered a process keeps a bounded number: the oldest of whichever address has most makes room for a new one. Whoever
-opens thousands therefore crowds himself out. A stream whose viewer does not read what it sends ends.
+opens thousands therefore crowds himself out. What is sent goes at the pace at which it is read, and who does not read
+at all is let go.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import resource
@@ -24,8 +26,9 @@ HEAD_SECONDS = 10.0  # from its first byte, or from the connection
 BODY_SECONDS = 60.0
 LINGER_SECONDS = 5.0  # what a client still sends is thrown away for so long, or it would not see why it is refused
 SOON_SECONDS = 0.05  # so that of many who come at once, those who have sent a whole request have it read
-MOST_BODY_BYTES = 4 * 1024 * 1024  # Django refuses what is above DATA_UPLOAD_MAX_MEMORY_SIZE, but reads it first
-MOST_UNREAD_BYTES = 4 * 1024 * 1024
+MOST_BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE  # Django refuses what is above it too, but reads it first
+UNREAD_SECONDS = 60.0  # for which an answer waits to be read on
+NOT_FOR_US = (b"Upgrade", b"Daphne-Root-Path")  # a WebSocket is answered as HTTP; where our root is, nobody tells us
 ENOUGH_DESCRIPTORS = 65_536
 OTHERS = 200  # descriptors for requests that are being answered, the data base, trainers' pipes, logs
 REASONS = {
@@ -38,10 +41,11 @@ class Channel(HTTPChannel):
     """A connection: it waits for a request, has it answered, waits again."""
 
     deadline: Any = None
-    unread = 0
     body_bytes = 0
 
     def connectionMade(self) -> None:
+        self.flowing = asyncio.Event()
+        self.flowing.set()
         super().connectionMade()
         self.address = group(self.transport.getPeer())
         self.factory.begin_to_wait(self)
@@ -55,8 +59,11 @@ class Channel(HTTPChannel):
     def allHeadersReceived(self) -> None:
         self.within(BODY_SECONDS)
         self.body_bytes = 0
+        too_long = (self.length or 0) > MOST_BODY_BYTES
+        for name in (*NOT_FOR_US, *([b"Expect"] if too_long else ())):  # nobody is told to go on
+            self.requests[-1].requestHeaders.removeHeader(name)
         super().allHeadersReceived()
-        if (self.length or 0) > MOST_BODY_BYTES:
+        if too_long:
             self.refuse(413)
 
     def rawDataReceived(self, data: bytes) -> None:
@@ -80,6 +87,7 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Any) -> None:
         self.within(None)
         self.factory.end_to_wait(self)
+        self.flowing.set()
         super().connectionLost(reason)
 
     def within(self, seconds: float | None) -> None:
@@ -98,25 +106,38 @@ class Channel(HTTPChannel):
         self.dataReceived = lambda data: None
         self.deadline = self.callLater(LINGER_SECONDS, self.transport.abortConnection)
 
-    # What is written while the viewer does not read lies in this process's memory
+    def pauseProducing(self) -> None:
+        self.flowing.clear()
+        super().pauseProducing()
 
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        self.count_unread(len(data))
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        self.flowing.set()
 
-    def writeSequence(self, parts: Any) -> None:
-        super().writeSequence(parts)
-        self.count_unread(sum(map(len, parts)))
+    async def read_on(self) -> None:
+        """Until the client has read so much of what was written that there is room for more."""
+        try:
+            async with asyncio.timeout(UNREAD_SECONDS):
+                await self.flowing.wait()
+        except TimeoutError:
+            self.transport.abortConnection()  # the viewer of a stream comes back, after the last event that he has read
 
-    def count_unread(self, size: int) -> None:
-        self.unread = self.unread + size if self._waitingForTransport else 0
-        if self.unread > MOST_UNREAD_BYTES and self.requests and is_stream(self.requests[0]):
-            self.transport.abortConnection()  # it may come back, after the last event that it has read
 
+def at_the_readers_pace(send: Any) -> Any:
+    """The same `send`, waiting after each piece of an answer. daphne's own never waits: what a client does not read
+    would lie in this process's memory. It is bound to the request that it answers; other servers' is left alone.
+    """
+    request = getattr(send, "args", (None,))[0]
+    channel = getattr(request, "channel", None)
+    if not isinstance(channel, Channel):
+        return send
 
-def is_stream(request: Any) -> bool:
-    kinds = request.responseHeaders.getRawHeaders(b"content-type", [b""])
-    return bool(kinds[0].startswith(b"text/event-stream"))
+    async def paced(message: dict[str, Any]) -> None:
+        await send(message)
+        if message.get("more_body"):
+            await channel.read_on()
+
+    return paced
 
 
 def group(peer: Any) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -77,7 +78,43 @@ def test_a_huge_body_is_not_read(server: servers.Server, length: bytes) -> None:
     with half_sent(server, 1, head + b"\r\n\r\n") as (connection,):
         answer, _ = until_it_ends(connection, part, 60)
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b'{"detail": "A body may have at most 4,194,304 bytes"}' in answer
+    assert b'{"detail": "A body may have at most 2,097,152 bytes"}' in answer
+
+
+def test_a_viewer_who_reads_slowly_has_it_all_and_costs_no_memory(start_server: Start) -> None:
+    """A replay of 40 MB, of which nothing is read for a while."""
+    site = start_server()
+    number = httpx.post(f"{site.url}/api/simulations/", json=RUN).json()["id"]
+    httpx.post(f"{site.url}/api/simulations/{number}/cancel/", json={})
+    with contextlib.closing(sqlite3.connect(site.folder / "db.sqlite3")) as database, database:
+        (last,) = database.execute("SELECT last_sequence FROM simulations_simulation").fetchone()
+        database.executemany(
+            "INSERT INTO simulations_event (simulation_id, sequence, kind, at, message, data) "
+            "VALUES (?, ?, 'log', '2026-01-01 00:00:00', ?, '{}')",
+            [(number, sequence, "x" * 10_000) for sequence in range(last + 1, last + 4_001)],
+        )
+        database.execute("UPDATE simulations_simulation SET last_sequence = ?", [last + 4_000])
+    process = psutil.Process(site.process.pid)
+    with httpx.stream("GET", f"{site.url}/api/simulations/{number}/stream/", timeout=60) as answer:
+        before = process.memory_info().rss
+        time.sleep(3)
+        grown = process.memory_info().rss - before
+        text = "".join(answer.iter_text())
+    assert text.count("event: log") >= 4_000
+    assert text.endswith("event: close\ndata: closed\n\n")
+    assert grown < 30_000_000
+
+
+async def test_who_does_not_read_at_all_is_let_go(
+    monkeypatch: pytest.MonkeyPatch, connect: Callable[..., connections.Channel]
+) -> None:
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 0.01)
+    channel = connect()
+    await channel.read_on()
+    assert not channel.transport.disconnecting
+    channel.pauseProducing()
+    await channel.read_on()
+    assert channel.transport.disconnecting
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from fedsite.tests import servers
 from simulations.models import Simulation
 from simulations.tests.cast import recorded
 
@@ -122,7 +125,6 @@ def fine(response: HttpResponse, *, refused: bool = False) -> None:
         assert response.status_code in (400, 414)
     if response.status_code >= 400 and response.request["PATH_INFO"].startswith("/api/"):
         assert json.loads(content)["detail"]
-    response.close()
 
 
 def addresses(resolver: URLResolver | None = None, before: str = "/") -> Iterator[str]:
@@ -266,7 +268,6 @@ def test_every_method(visitor: Client, method: str) -> None:
     for path in (*SOME, "/ledger/export/", "/simulations/", "/api/incentives/reward", "/readyz", "/metrics"):
         response = visitor.generic(method, path, "[", content_type="application/json")
         assert response.status_code < 500
-        response.close()
 
 
 def test_with_debug_no_refusal_shows_our_insides(visitor: Client, settings: Any) -> None:
@@ -291,3 +292,80 @@ def test_a_body_that_says_nothing_of_its_length_is_refused_by_the_api_too(visito
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
     given = visitor.generic("POST", "/api/incentives/reward", b"x" * 101, content_type="application/json")
     assert (given.status_code, given.json()) == (413, {"detail": "The body is too large: at most 100 bytes are taken"})
+
+
+HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+POST = b"POST /api/simulations/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+WEBSOCKET = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+RAW = {  # what no client in this process can send
+    "nothing": b"\r\n\r\n",
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an unknown version": b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+    "no path": b"GET\r\n\r\n",
+    "a bare line": b"GET / HTTP/1.1\n\n",
+    "no host": b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+    "two hosts": HEAD + b"Host: evil.example\r\n\r\n",
+    "a method of Latin-1": b"G\xc9T / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a path of Latin-1": b"GET /\xe9 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a path of bytes": b"GET /%ff/%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "no UTF-8 in the path": b"GET /simulations/%ff HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "an address of its own": b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "a broken address": b"GET http://[ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "a star": b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "a proxy's": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    "a long line": b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "many headers": HEAD + b"X: y\r\n" * 2_000 + b"\r\n",
+    "a NUL in a header": HEAD + b"X: a\0b\r\n\r\n",
+    "a line break in a header": HEAD + b"X: a\rb\r\n\r\n",
+    "no colon": HEAD + b"nonsense\r\n\r\n",
+    "no name": HEAD + b": x\r\n\r\n",
+    "a name of Latin-1": HEAD + b"\xe9: x\r\n\r\n",
+    "a root": HEAD + b"Daphne-Root-Path: /accounts\r\n\r\n",
+    "a root of Latin-1": HEAD + b"Daphne-Root-Path: \xe9\xff\r\n\r\n",
+    "a WebSocket": HEAD + WEBSOCKET + b"Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n",
+    "a WebSocket without a key": b"GET /api/simulations/ HTTP/1.1\r\nHost: localhost\r\n" + WEBSOCKET + b"\r\n",
+    "a WebSocket of protocols": HEAD + WEBSOCKET + b"Sec-WebSocket-Protocol: \xe9\r\n\r\n",
+    "a WebSocket with a body": POST + WEBSOCKET + b"Content-Length: 2\r\n\r\n{}",
+    "an upgrade to HTTP/2": HEAD + b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+    "a length and chunks": POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a signed length": POST + b"Content-Length: +2\r\n\r\n{}",
+    "a length in words": POST + b"Content-Length: two\r\n\r\n{}",
+    "a length of 30 digits": POST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n",
+    "a byte too many": POST + b"Content-Length: 2097153\r\nExpect: 100-continue\r\n\r\n",
+    "a byte too many, and all of them": POST + b"Content-Length: 2097153\r\n\r\n" + b" " * 2_097_153,
+    "a form that is too large": b"POST /simulations/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; "
+    b"boundary=x\r\nContent-Length: 400000000\r\n\r\n--x\r\n",
+    "chunks without end": POST + b"Transfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b" " * 65_536 + b"\r\n") * 40,
+    "a broken chunk": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "an unknown encoding": POST + b"Transfer-Encoding: gzip\r\n\r\n",
+    "a multipart form without parts": POST.replace(b"application/json", b"multipart/form-data; boundary=x")
+    + b"Content-Length: 4\r\n\r\n--x\r",
+    "cookies of NUL": HEAD + b'Cookie: sessionid="\\000\\000\\000\\000\\000\\000\\000\\000\\000"\r\n\r\n',
+    "a broken origin": POST + b"Origin: http://[\r\nContent-Length: 2\r\n\r\n{}",
+}  # fmt: skip
+
+
+def test_every_request_that_is_none(start_server: Callable[..., servers.Server]) -> None:
+    site = start_server()
+    for name, request in RAW.items():
+        status = told(site.port, request)
+        assert status in (b"", b"101") or status < b"500", f"{name}: {status!r}"
+        assert status != b"101", name
+        if name.startswith(("a byte too many", "chunks without end", "a form that is too large")):
+            assert status == b"413", name
+    assert servers.answers(f"{site.url}/healthz")
+    assert "Traceback" not in site.log
+    assert not re.search(" (ERROR|CRITICAL) (?!django.security)", site.log)
+
+
+def told(port: int, request: bytes) -> bytes:
+    """The status that a server answers; nothing where it hangs up, or waits for the rest, as it may."""
+    seconds = 20 if b"\r\n\r\n" in request else 1
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(request)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            return b"".join(connection.recv(4096).split(b" ", 2)[1:2])
+    return b""
