@@ -1,4 +1,4 @@
-"""How often somebody may try: requests to the API, and passwords.
+"""Where a request comes from, and how often one may ask in a minute. Passwords are behind people.gates.
 
 Counters lie in the cache named `shared`, which all processes share where there is a Redis. Where Redis does not answer,
 each process counts for itself: nobody is locked out, and nothing stands open.
@@ -25,11 +25,6 @@ from redis.exceptions import RedisError
 
 log = logging.getLogger(__name__)
 MINUTE = 60
-FORGET_SECONDS = 3600  # failures of an hour count together
-LONGEST_SECONDS = 900
-FREE_OF_PERSON = 5  # attempts at one name from one address before each next one has to wait
-FREE_OF_ADDRESS = 20  # at any names
-FREE_OF_RESETS = 5  # mails that one address may ask for
 
 
 def address(request: HttpRequest) -> str:
@@ -57,46 +52,6 @@ def seconds_over(who: str, per_minute: int) -> int:
     return math.ceil(MINUTE - second) if tried > per_minute else 0
 
 
-def seconds_to_sign_in(name: str, address: str) -> int:
-    """0, and the attempt counts as failed until `forgive`; or the seconds to wait, twice as many after each failure."""
-    return _admit("sign-in", _person(name), address, free=FREE_OF_PERSON) or _admit(
-        "from", address, free=FREE_OF_ADDRESS
-    )
-
-
-def forgive(name: str, address: str) -> None:
-    """It was the right password."""
-    _counted(lambda cache: cache.delete(_key("tries", "sign-in", _person(name), address)))
-    _counted(lambda cache: _take_back(cache, _key("tries", "from", address)))
-
-
-def seconds_to_reset(address: str) -> int:
-    """0, or the seconds until this address may have another mail sent."""
-    return _admit("reset", address, free=FREE_OF_RESETS)
-
-
-def _person(name: str) -> str:
-    return name.strip().casefold()
-
-
-def _admit(*who: str, free: int) -> int:
-    tries, gate = _key("tries", *who), _key("gate", *who)
-    return _counted(lambda cache: _admit_by(cache, tries, gate, free))
-
-
-def _admit_by(cache: BaseCache, tries: str, gate: str, free: int) -> int:
-    """Counted first and taken back where refused, so that attempts in parallel do not slip through together."""
-    tried = _count(cache, tries, FORGET_SECONDS)
-    if tried <= free:
-        return 0
-    now = time.time()
-    delay = min(2 ** (tried - free), LONGEST_SECONDS)
-    if cache.add(gate, now + delay, delay):
-        return 0
-    _take_back(cache, tries)
-    return max(1, math.ceil(cache.get(gate, now) - now))
-
-
 @functools.cache
 def shared() -> BaseCache:
     """One for all threads: Django's own handler makes another, with connections of its own, for each request."""
@@ -108,7 +63,7 @@ def _counted(count: Callable[[BaseCache], Any]) -> Any:
         return count(shared())
     except (RedisError, OSError) as error:
         log.warning("Redis does not answer (%s); this process counts for itself", error)
-        return count(caches["default"])
+        return count(caches["alone"])
 
 
 def _count(cache: BaseCache, key: str, seconds: int) -> int:
@@ -121,11 +76,5 @@ def _count(cache: BaseCache, key: str, seconds: int) -> int:
         return 1
 
 
-def _take_back(cache: BaseCache, key: str) -> None:
-    with suppress(ValueError):  # it was forgotten
-        cache.decr(key)
-
-
 def _key(kind: str, *who: str) -> str:
-    """Names that people type are neither short nor free of odd characters."""
     return f"{kind}:{hashlib.sha256(json.dumps(who).encode()).hexdigest()}"

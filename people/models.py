@@ -1,4 +1,4 @@
-"""Keys that people give to their programs. Users themselves are Django's own."""
+"""Keys that people give to their programs, and gates before passwords. Users themselves are Django's own."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ class Token(models.Model):
     @property
     def has_expired(self) -> bool:
         return self.expires_at is not None and self.expires_at <= timezone.now()
+
+
+class Gate(models.Model):
+    """How often something was tried, and when the next attempt is let in. `people.gates` is the only writer."""
+
+    who = models.CharField(max_length=64, unique=True, help_text="SHA-256 of what is counted together")
+    tried = models.PositiveIntegerField()
+    open_at = models.DateTimeField()
+    forgotten_at = models.DateTimeField(db_index=True, help_text="from then on the count begins anew")
+
+    def __str__(self) -> str:
+        return f"Gate {self.who[:12]}"

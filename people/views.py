@@ -8,7 +8,7 @@ from functools import wraps
 
 from django.contrib.auth import views
 from django.contrib.auth.decorators import login_not_required, login_required
-from django.contrib.auth.forms import AuthenticationForm, PasswordResetForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, SetPasswordForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse_lazy
@@ -16,8 +16,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST, require_safe
 
-from people import limits, tokens
-from people.forms import TokenForm
+from people import browsers, gates, mails, tokens
+from people.forms import ResetForm, TokenForm
 from people.models import Token
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,15 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         return views.LoginView.as_view()(request)
     name, address = request.POST.get("username", ""), request.address
-    if seconds := limits.seconds_to_sign_in(name, address):
+    browser = browsers.known(request, name)
+    if seconds := gates.seconds_to_sign_in(name, address, browser):
         log.warning("Sign-in as %r from %s was slowed down", name[:80], address)
         return _too_soon(request, "registration/login.html", AuthenticationForm(request), seconds)
     response = views.LoginView.as_view()(request)
     if response.status_code == 302:
-        limits.forgive(name, address)
+        gates.forgive(name, address, browser)
+        if not browser:
+            browsers.remember(response, name)
     return response
 
 
@@ -90,15 +93,33 @@ def revoke_token(request: HttpRequest, token_id: int) -> HttpResponse:
 
 # Passwords: Django's own views in the site's look
 
-change_password = views.PasswordChangeView.as_view(
-    template_name="people/form.html",
-    success_url=reverse_lazy("password_change_done"),
-    extra_context={
-        "title": "Change your password",
-        "text": "Other browsers are signed out. Tokens stay valid; revoke them on the account page.",
-        "button": "Change the password",
-    },
-)
+CHANGES = {
+    "title": "Change your password",
+    "text": "Other browsers are signed out. Tokens stay valid; revoke them on the account page.",
+    "button": "Change the password",
+}
+
+
+@sensitive_post_parameters()
+@never_cache
+@login_required
+def change_password(request: HttpRequest) -> HttpResponse:
+    """Who finds a browser signed in does not know the password: guessing it here is slowed down as at the door."""
+    name, address = request.user.get_username(), request.address
+    browser = browsers.known(request, name)
+    if request.method == "POST" and (seconds := gates.seconds_to_sign_in(name, address, browser)):
+        log.warning("Changing the password of %r from %s was slowed down", name, address)
+        return _too_soon(request, "people/form.html", PasswordChangeForm(request.user), seconds, **CHANGES)
+    response = views.PasswordChangeView.as_view(
+        template_name="people/form.html", success_url=reverse_lazy("password_change_done"), extra_context=CHANGES
+    )(request)
+    if request.method == "POST" and (
+        response.status_code == 302 or "old_password" not in response.context_data["form"].errors
+    ):
+        gates.forgive(name, address, browser)
+    return response
+
+
 password_changed = login_required(
     views.PasswordChangeDoneView.as_view(
         template_name="people/said.html",
@@ -117,15 +138,20 @@ def few_mails(view: View) -> View:
 
     @wraps(view)
     def limited(request: HttpRequest) -> HttpResponse:
-        if request.method == "POST" and (seconds := limits.seconds_to_reset(request.address)):
-            return _too_soon(request, "people/form.html", PasswordResetForm(), seconds, **ASKS_FOR_MAIL)
-        return view(request)
+        seconds = gates.seconds_to_reset(request.address) if request.method == "POST" else 0
+        if not seconds:
+            try:
+                return view(request)
+            except mails.TooMany:
+                seconds = mails.MOST_WAITING
+        return _too_soon(request, "people/form.html", ResetForm(), seconds, **ASKS_FOR_MAIL)
 
     return limited
 
 
 reset_password = few_mails(
     views.PasswordResetView.as_view(
+        form_class=ResetForm,
         template_name="people/form.html",
         email_template_name="people/reset_email.txt",
         subject_template_name="people/reset_subject.txt",
@@ -139,7 +165,18 @@ reset_sent = views.PasswordResetDoneView.as_view(
         "text": "If an account has this address, a link is on its way. It can be used once, within three days.",
     },
 )
-choose_password = views.PasswordResetConfirmView.as_view(
+
+
+class ChoosePassword(views.PasswordResetConfirmView):
+    """Whoever reads a person's mail is that person: the browser is known from then on, whoever else is guessing."""
+
+    def form_valid(self, form: SetPasswordForm) -> HttpResponse:
+        response = super().form_valid(form)
+        browsers.remember(response, self.user.get_username())
+        return response
+
+
+choose_password = ChoosePassword.as_view(
     template_name="people/form.html",
     extra_context={"title": "Choose a new password", "text": "", "button": "Set the password"},
 )

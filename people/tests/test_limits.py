@@ -1,7 +1,5 @@
 """Counters: what is let through in a minute, shared where there is a Redis, and still there without it."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 from django.core.cache.backends.redis import RedisCache
 from redis.backoff import NoBackoff
@@ -52,10 +50,12 @@ def test_no_limit_counts_nothing(monkeypatch):
     assert limits.seconds_over("ada", 0) == 0
 
 
-def test_attempts_in_parallel_do_not_slip_through_together():
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: limits.seconds_to_sign_in("ada", "10.0.0.1"), range(40)))
-    assert answers.count(0) == limits.FREE_OF_PERSON + 1
+def test_a_count_is_not_washed_out_by_others():
+    """Django's own cache keeps 300."""
+    assert limits.seconds_over("ada", 1) == 0
+    for n in range(400):
+        limits.seconds_over(f"user-{n}", 1)
+    assert limits.seconds_over("ada", 1) > 0
 
 
 @pytest.fixture
@@ -75,15 +75,10 @@ def use(monkeypatch):
 
 def test_processes_share_their_counters_through_redis(redis_server, use):
     answers = []
-    for _ in range(8):
+    for _ in range(4):
         use(redis_server)
-        answers.append(limits.seconds_to_sign_in("ada", "10.0.0.1") > 0)
-    assert answers == [False] * 6 + [True] * 2
-    assert limits.seconds_over("ada", 1) == 0
-    use(redis_server)
-    assert limits.seconds_over("ada", 1) > 0
-    limits.forgive("ada", "10.0.0.1")
-    assert limits.seconds_to_sign_in("ada", "10.0.0.1") == 0
+        answers.append(limits.seconds_over("ada", 2) > 0)
+    assert answers == [False, False, True, True]
 
 
 def test_without_its_redis_a_process_counts_for_itself(use, caplog):
