@@ -13,6 +13,7 @@ from django.urls import reverse
 from ninja import Header, Path, Query, Router, Schema
 from ninja import Status as Created
 from ninja.errors import HttpError
+from pydantic import Field
 
 from simulations import owners, reading
 from simulations.config import FIELDS, SimulationConfig
@@ -24,6 +25,9 @@ from training.config import BEHAVIOURS, ConfigError, Parameter
 
 router = Router(tags=["simulations"])
 MOST = 2**63 - 1
+MOST_ROUNDS = 1000  # that a simulation's own address holds
+MOST_OF_COHORT = 100
+MOST_NUMBERS = 100_000  # of clients in a page of rounds
 SimulationId = Annotated[int, Path(ge=1, le=MOST)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Position = Annotated[int, Query(ge=0, le=MOST)]
@@ -63,7 +67,8 @@ class Record(Schema):
 
 class RoundRow(Schema):
     round: int
-    cohort: list[int]
+    cohort: list[int] = Field(description="client numbers, ascending")
+    cohort_size: int
     loss: float | None
     accuracy: float | None
     pool_microtokens: int
@@ -84,7 +89,8 @@ class ClientRow(Schema):
 
 class Result(Record):
     config: dict[str, Any]
-    rounds: list[RoundRow]
+    rounds: list[RoundRow] = Field(description="the first 1,000, with the first 100 clients of each cohort")
+    rounds_next: str | None = Field(description="where the other rounds are; null where there are none")
     clients: list[ClientRow]
     duration_seconds: float
 
@@ -299,8 +305,24 @@ def _go_on(request: HttpRequest, last: str) -> HttpResponse:
 
 @router.get("/{simulation_id}/", response={200: Result, 404: Problem})
 def simulation(request: HttpRequest, simulation_id: SimulationId):
-    """The record with its configuration, rounds and clients."""
-    return results.of_simulation(found(request, simulation_id))
+    """The record with its configuration, clients, and first rounds; of more rounds `rounds_next` is the address."""
+    shown = found(request, simulation_id)
+    result = results.of_simulation(shown, most_rounds=MOST_ROUNDS, most_of_cohort=MOST_OF_COHORT)
+    last = result["rounds"][-1]["round"] if result["rounds"] else 0
+    rest = f"{request.build_absolute_uri(request.path)}rounds/?{urlencode({'limit': MOST_ROUNDS, 'cursor': last})}"
+    return result | {"rounds_next": rest if last < shown.rounds_done else None}
+
+
+@router.get("/{simulation_id}/rounds/", response={200: list[RoundRow], 404: Problem})
+def rounds(
+    request: HttpRequest, response: HttpResponse, simulation_id: SimulationId, cursor: Position = 0, limit: Limit = 100
+):
+    """Rounds after the cursor with whole cohorts; fewer than `limit` where those are large. Link tells the next."""
+    shown = found(request, simulation_id)
+    page = results.rounds(shown, after=cursor, most=limit, most_numbers=MOST_NUMBERS)
+    if page and page[-1]["round"] < shown.rounds_done:
+        link_next(request, response, limit=limit, cursor=page[-1]["round"])
+    return page
 
 
 ACTED = {200: Record, 403: Problem, 404: Problem, 409: Problem}

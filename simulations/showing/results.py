@@ -2,7 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
+
+from django.db import connection
 
 from simulations.models import Contribution, Simulation
 from simulations.running import events, lifecycle
@@ -41,15 +44,11 @@ def record(simulation: Simulation) -> dict[str, Any]:
     }
 
 
-def of_simulation(simulation: Simulation) -> dict[str, Any]:
-    """A recorded simulation with its rounds and clients: a fixed number of queries."""
-    cohorts = cohorts_of(simulation)
+def of_simulation(simulation: Simulation, *, most_rounds: int | None = None, most_of_cohort: int | None = None) -> Any:
+    """A recorded simulation with its rounds and clients, or the first of them: a fixed number of queries."""
     return record(simulation) | {
         "config": simulation.config,
-        "rounds": [
-            {"round": row["number"], "cohort": cohorts[row["number"]]} | {name: row[name] for name in ROUND_FIELDS}
-            for row in simulation.rounds.order_by("number").values("number", *ROUND_FIELDS)
-        ],
+        "rounds": rounds(simulation, most=most_rounds, most_of_cohort=most_of_cohort),
         "clients": [
             {
                 "client": client.number,
@@ -64,13 +63,60 @@ def of_simulation(simulation: Simulation) -> dict[str, Any]:
     }
 
 
-def cohorts_of(simulation: Simulation) -> dict[int, list[int]]:
+def rounds(
+    simulation: Simulation,
+    *,
+    after: int = 0,
+    most: int | None = None,
+    most_of_cohort: int | None = None,
+    most_numbers: int | None = None,
+) -> list[dict[str, Any]]:
+    """Rounds by number, each with its cohort's clients ascending.
+
+    `most_of_cohort`: no more clients of each cohort; `most_numbers`: no more clients altogether, unless of one round.
+    """
+    found = simulation.rounds.filter(number__gt=after).order_by("number")
+    rows = list(found.values("id", "number", "cohort_size", *ROUND_FIELDS)[:most])
+    if most_numbers:
+        sums = accumulate(row["cohort_size"] for row in rows)
+        rows = [row for row, numbers in zip(rows, sums, strict=True) if numbers <= most_numbers or row is rows[0]]
+    if not rows:
+        return []
+    span = (rows[0]["number"], rows[-1]["number"])
+    cohorts = cohorts_of(simulation, span) if most_of_cohort is None else starts_of(simulation, span, most_of_cohort)
+    return [
+        {"round": row["number"], "cohort": cohorts[row["number"]], "cohort_size": row["cohort_size"]}
+        | {name: row[name] for name in ROUND_FIELDS}
+        for row in rows
+    ]
+
+
+def cohorts_of(simulation: Simulation, span: tuple[int, int]) -> dict[int, list[int]]:
     """Each round's clients, ascending. Plain values: a long run of a crowd has a million of them."""
     cohorts: dict[int, list[int]] = defaultdict(list)
-    parts = Contribution.objects.filter(round__simulation=simulation).order_by("client__number")
-    for round_number, client in parts.values_list("round__number", "client__number").iterator(10_000):
+    parts = Contribution.objects.filter(round__simulation=simulation, round__number__range=span)
+    parts = parts.order_by("client__number").values_list("round__number", "client__number")
+    for round_number, client in parts.iterator(10_000):
         cohorts[round_number].append(client)
     return cohorts
+
+
+# The first clients of each round: a walk of so many steps in an index, where a window function would read every row.
+STARTS = """
+    SELECT number, (SELECT {joined} FROM (
+        SELECT client_id FROM simulations_contribution WHERE round_id = simulations_round.id ORDER BY client_id LIMIT %s
+    ) AS firsts) FROM simulations_round WHERE simulation_id = %s AND number BETWEEN %s AND %s
+"""
+JOINED = {"sqlite": "group_concat(client_id)", "postgresql": "string_agg(client_id::text, ',')"}
+
+
+def starts_of(simulation: Simulation, span: tuple[int, int], most: int) -> dict[int, list[int]]:
+    """The same, but no more than `most` of each; rows of clients are in the order of their numbers."""
+    numbers = dict(simulation.clients.values_list("id", "number"))
+    with connection.cursor() as cursor:
+        cursor.execute(STARTS.format(joined=JOINED[connection.vendor]), [most, simulation.pk, *span])
+        found = cursor.fetchall()
+    return {number: sorted(numbers[int(row)] for row in (rows or "").split(",") if row) for number, rows in found}
 
 
 def of_events(happened: Iterable[events.Event]) -> dict[str, Any]:
@@ -99,7 +145,7 @@ def _started(result: dict[str, Any], event: events.Started) -> None:
 def _round(result: dict[str, Any], event: events.Round) -> None:
     cohort = [part.client for part in event.clients]
     fields = {name: getattr(event, name) for name in ROUND_FIELDS}
-    result["rounds"].append({"round": event.round_number, "cohort": cohort} | fields)
+    result["rounds"].append({"round": event.round_number, "cohort": cohort, "cohort_size": len(cohort)} | fields)
     result["weights_sha256"] = event.weights_sha256
     for part in event.clients:
         client = result["clients"][part.client - 1]
