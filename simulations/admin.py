@@ -16,7 +16,10 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from incentives.admin import LookOnly
-from simulations import reversals  # noqa: F401  # its admin of transactions takes the ledger's place
+from simulations import (
+    disk,
+    reversals,  # noqa: F401  # its admin of transactions takes the ledger's place
+)
 from simulations.config import SimulationConfig
 from simulations.models import Client, Contribution, Event, Origin, Round, Simulation
 from simulations.running import lifecycle, workers
@@ -186,7 +189,15 @@ class SimulationAdmin(LookOnly, admin.ModelAdmin):
     # Workers
 
     def get_urls(self) -> list[Any]:
-        return [path("workers/", self.admin_site.admin_view(self.workers), name="workers"), *super().get_urls()]
+        workers = path("workers/", self.admin_site.admin_view(self.workers), name="workers")
+        return [workers, path("disk/", self.admin_site.admin_view(self.disk), name="disk"), *super().get_urls()]
+
+    def disk(self, request: HttpRequest) -> HttpResponse:
+        """What database, checkpoints and data take, and what is left."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {**self.admin_site.each_context(request), "title": "Disk", "opts": self.opts, "uses": disk.use()}
+        return TemplateResponse(request, "admin/simulations/simulation/disk.html", context)
 
     def workers(self, request: HttpRequest) -> HttpResponse:
         """Who is there, what each runs, and since when."""

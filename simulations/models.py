@@ -51,6 +51,9 @@ class Simulation(models.Model):
     num_rounds = models.PositiveIntegerField()
     fraction_fit = models.FloatField()
     archived = models.BooleanField(default=False)
+    pruned_at = models.DateTimeField(
+        null=True, blank=True, help_text="when details were let go of, see manage.py prune"
+    )
     owned_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         null=True,

@@ -8,7 +8,6 @@ import logging
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 from channels.consumer import AsyncConsumer
@@ -16,7 +15,7 @@ from channels.db import database_sync_to_async
 from channels.worker import Worker
 from django.conf import settings
 
-from simulations import logs, processes
+from simulations import disk, logs, processes
 from simulations.models import Simulation
 from simulations.running import bell, lifecycle, recorder, verifier, workers
 from simulations.running.events import Completed, Event, Failed, Log, Round
@@ -31,10 +30,6 @@ POLL_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 
 
-def checkpoint_folder(simulation_id: int) -> Path:
-    return settings.FEDSITE_CHECKPOINT_DIR / f"simulation-{simulation_id}"
-
-
 def assignment_for(claim: Claim) -> Assignment:
     """What the trainer of a claimed simulation is told."""
     simulation = Simulation.objects.get(pk=claim.simulation_id)
@@ -42,7 +37,7 @@ def assignment_for(claim: Claim) -> Assignment:
     return Assignment(
         config=simulation.config,
         data_dir=str(settings.FEDSITE_DATA_DIR),
-        checkpoint_dir=str(checkpoint_folder(simulation.pk)),
+        checkpoint_dir=str(disk.checkpoint_folder(simulation.pk)),
         checkpoints=tuple(newest.values_list("number", "checkpoint_sha256")),
         recorded_rounds=simulation.rounds_done,
         most_bytes=settings.FEDSITE_MAX_MEMORY,
@@ -83,6 +78,8 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
             number = await _tell(claim, write, claim, event, number)
             yield event
             if isinstance(event, Completed | Failed):
+                if isinstance(event, Completed):
+                    await asyncio.to_thread(lambda: disk.remove(disk.all_but_final(claim.simulation_id)))
                 failpoints.reach("completed")
                 return
             if isinstance(event, Round):

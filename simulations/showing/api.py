@@ -47,6 +47,7 @@ class Record(Schema):
     interrupted: bool
     owner: str | None
     archived: bool
+    pruned_at: datetime | None = Field(description="when log text and evidence were let go of; archived, also cohorts")
     num_rounds: int
     num_clients: int
     fraction_fit: float

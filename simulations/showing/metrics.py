@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from incentives.models import Ledger
+from simulations import disk
 from simulations.models import Simulation, Status
 from simulations.running import bell, lifecycle, workers
 from simulations.showing import stream
@@ -32,7 +33,7 @@ class SiteCollector(Collector):
         yield redis_up()
         try:
             at = lifecycle.now()
-            recorded = [*simulations(at), *queue(), *who_is_there(at), leases(at), *ledgers()]
+            recorded = [*simulations(at), *queue(), *who_is_there(at), leases(at), *ledgers(), *on_disk()]
         except Error:
             log.exception("The data base does not answer; its metrics are left out")
             recorded = []
@@ -112,6 +113,17 @@ def ledgers() -> Iterator[Metric]:
     sums = Ledger.objects.aggregate(number=Count("id"), height=Sum("length", default=0))
     yield gauge("ledgers", "Ledgers", sums["number"])
     yield counter("ledger_transactions", "Transactions in all ledgers: their height", sums["height"])
+
+
+def on_disk() -> Iterator[Metric]:
+    size = GaugeMetricFamily("fedsite_disk_bytes", "What database, checkpoints and data take", labels=["what"])
+    free = GaugeMetricFamily("fedsite_disk_free_bytes", "What is left on the disk that they lie on", labels=["what"])
+    for use in disk.use():
+        size.add_metric([use.what], use.bytes)
+        if use.free_bytes is not None:
+            free.add_metric([use.what], use.free_bytes)
+    yield size
+    yield free
 
 
 registry = CollectorRegistry()

@@ -25,6 +25,7 @@ def record(simulation: Simulation) -> dict[str, Any]:
         "interrupted": lifecycle.is_interrupted(simulation),
         "owner": simulation.owned_by and simulation.owned_by.get_username(),
         "archived": simulation.archived,
+        "pruned_at": timestamp(simulation.pruned_at),
         "num_rounds": simulation.num_rounds,
         "num_clients": simulation.num_clients,
         "fraction_fit": simulation.fraction_fit,
