@@ -56,6 +56,7 @@ def page(simulation: Simulation, *, may_act: bool = True) -> dict[str, Any]:
         "log_limit": LOG_LINES,
         "last_sequence": simulation.last_sequence,
         "rows": first_row(simulation) + recorded_rows(simulation),
+        "sample": sample(simulation),
         **status(simulation, may_act),
         **summary(simulation),
         **labels(simulation),
@@ -109,13 +110,26 @@ def log_lines(simulation: Simulation) -> list[Event]:
 # Rounds
 
 
-def step(num_rounds: int) -> int:
-    """Every how many rounds a row is shown."""
-    return math.ceil(num_rounds / ROUND_ROWS)
+def step(simulation: Simulation) -> int:
+    """Every how many rounds a row is shown: each one, else each that is evaluated, else a sample of those."""
+    if simulation.num_rounds <= ROUND_ROWS:
+        return 1
+    every = simulation.config["evaluate_every"]
+    return every * math.ceil(simulation.num_rounds / every / ROUND_ROWS)
 
 
-def is_shown(number: int, num_rounds: int) -> bool:
-    return number % step(num_rounds) == 0 or number in (1, num_rounds)
+def sample(simulation: Simulation) -> str:
+    """What the rows leave out, in words."""
+    shown = step(simulation)
+    if shown == 1:
+        return ""
+    if shown == simulation.config["evaluate_every"]:
+        return "each round that was evaluated"
+    return f"a sample: one round in {shown:,} of {simulation.num_rounds:,}"
+
+
+def is_shown(number: int, simulation: Simulation) -> bool:
+    return number % step(simulation) == 0 or number in (1, simulation.num_rounds)
 
 
 def first_row(simulation: Simulation) -> list[dict[str, Any]]:
@@ -126,7 +140,7 @@ def first_row(simulation: Simulation) -> list[dict[str, Any]]:
 
 
 def recorded_rows(simulation: Simulation) -> list[dict[str, Any]]:
-    shown = simulation.rounds.annotate(rest=F("number") % step(simulation.num_rounds)).filter(
+    shown = simulation.rounds.annotate(rest=F("number") % step(simulation)).filter(
         Q(rest=0) | Q(number__in=(1, simulation.num_rounds)), number__lte=simulation.rounds_done
     )
     return [_row_of_round(row) for row in shown.defer("evidence").order_by("number")]
@@ -134,7 +148,7 @@ def recorded_rows(simulation: Simulation) -> list[dict[str, Any]]:
 
 def streamed_rows(simulation: Simulation, events: Iterable[Event]) -> list[dict[str, Any]]:
     rounds = [event.data for event in events if event.kind == "round"]
-    return [_row_of_data(data) for data in rounds if is_shown(data["round"], simulation.num_rounds)]
+    return [_row_of_data(data) for data in rounds if is_shown(data["round"], simulation)]
 
 
 def _row_of_round(row: Round) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from incentives.models import Account, Ledger, Transaction, Transfer
 from people.models import Token
 from simulations.models import Client, Contribution, Event, Round, Simulation, Status, Worker
-from simulations.running import lifecycle, workers
+from simulations.running import turns, workers
 from simulations.tests.cast import claimed, queued, recorded
 
 pytestmark = pytest.mark.django_db
@@ -356,4 +356,4 @@ def test_a_list_of_many_simulations_asks_no_more(root, django_assert_max_num_que
     for address in (LIST, f"{LIST}?q=ada", f"{LIST}?p=50", "/admin/"):
         with django_assert_max_num_queries(15, info=address):
             assert root.get(address).status_code == 200
-    assert lifecycle.waiting().count() == 1
+    assert turns.waiting().count() == 1
