@@ -79,11 +79,15 @@ class RewardRule:
 REWARD_RULES: dict[str, RewardRule] = {"proportional": RewardRule("proportional", 1, proportional)}
 
 
+class TooManyTokens(ValueError):
+    """A pool beyond 2^53 - 1 micro-tokens, which no ledger holds."""
+
+
 def improvement_pool(previous_loss: float, loss: float, scaling_factor: float) -> int:
     """Micro-tokens for a drop of loss: max(0, previous - now) x scaling_factor tokens, to the nearest (ties to even).
 
-    From 0.5 to 0.4 at 10 is 1,000,000. Raises ValueError for a number that is not finite, a negative scaling factor,
-    or more than 2^53 - 1 micro-tokens.
+    From 0.5 to 0.4 at 10 is 1,000,000. Raises ValueError for a number that is not finite or a negative scaling factor,
+    TooManyTokens beyond 2^53 - 1 micro-tokens.
     """
     for name, number in (
         ("previous_loss", previous_loss),
@@ -107,5 +111,7 @@ def fixed_pool(pool_tokens: float) -> int:
 def _microtokens(tokens: float) -> int:
     microtokens = tokens * MICROTOKENS
     if not microtokens <= MOST_MICROTOKENS:
-        raise ValueError(f"{tokens} tokens are more than {MOST_MICROTOKENS:,} micro-tokens")
+        raise TooManyTokens(
+            f"{tokens:.3g} tokens are more than {MOST_MICROTOKENS:,} micro-tokens, all that a ledger holds"
+        )
     return round(microtokens)

@@ -20,7 +20,6 @@ from simulations import (
     disk,
     reversals,  # noqa: F401  # its admin of transactions takes the ledger's place
 )
-from simulations.config import SimulationConfig
 from simulations.models import Client, Contribution, Event, Origin, Round, Simulation
 from simulations.running import lifecycle, workers
 from training.config import ConfigError
@@ -152,8 +151,7 @@ class SimulationAdmin(LookOnly, admin.ModelAdmin):
     @admin.action(description="Run again, as your own", permissions=["operate"])
     def run_again(self, request: HttpRequest, queryset: QuerySet[Simulation]) -> None:
         def again(one: Simulation) -> Simulation:
-            config = SimulationConfig.from_dict(one.config)
-            return lifecycle.queue(config, origin=Origin.PAGE, owned_by=request.user)
+            return lifecycle.run_again(one, origin=Origin.PAGE, owned_by=request.user)[0]
 
         self._each(request, queryset, "run again as simulation {}", again)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+
+from training.figures import worse
 
 
 class Status(models.TextChoices):
@@ -46,6 +48,13 @@ class Simulation(models.Model):
     status = models.CharField(max_length=9, choices=Status, default=Status.QUEUED)
     config = models.JSONField(help_text="all fields; resolved once the run has started")
     config_sha256 = models.CharField(max_length=64, blank=True, help_text="empty until the configuration is resolved")
+    scheme = models.PositiveSmallIntegerField(
+        default=1, db_default=1, help_text="under which meaning of the configuration it was queued, and stays"
+    )
+    manifests = models.JSONField(
+        default=list, db_default=Value([], models.JSONField()), blank=True,
+        help_text="on what it was trained: an object for the start and for each time that it went on",
+    )  # fmt: skip
     dataset = models.CharField(max_length=16, help_text="resolved name; auto until the run has started")
     num_clients = models.PositiveIntegerField()
     num_rounds = models.PositiveIntegerField()
@@ -113,6 +122,11 @@ class Simulation(models.Model):
     @property
     def is_finished(self) -> bool:
         return self.status not in UNFINISHED
+
+    @property
+    def warning(self) -> str:
+        """A sentence where the run went badly as far as it is evaluated; empty where it did not."""
+        return worse(self.initial_loss, self.loss)
 
 
 class Worker(models.Model):

@@ -27,6 +27,7 @@ class State:
     weights: Tensor  # float32 [P]
     strategy_state: Mapping[str, Tensor]  # saved as of the CPU, on whatever device it is
     validation_loss: float | None  # of `weights`; None without a validation set
+    best_validation_loss: float | None = None  # over rounds 0 to this; None too in files of the first release
     config_sha256: str
 
 

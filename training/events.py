@@ -64,6 +64,7 @@ class RoundTrained:
     accuracy: float | None
     previous_validation_loss: float | None  # None without a validation set
     validation_loss: float | None
+    best_validation_loss: float | None  # of all rounds before this one, the untrained model included
     weights_sha256: str
     checkpoint_sha256: str | None  # None where no checkpoint is kept
     train_seconds: float

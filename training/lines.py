@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from training.config import TrainingConfig
+from training.config import SERVER_LR, TrainingConfig
 from training.datasets import Data
 from training.events import ClientReport, Log
+from training.figures import figure
 from training.networks import Score
 
 FEW = 10  # a cohort up to this size is reported client by client; the log does not grow with larger ones
@@ -29,8 +30,8 @@ def round_begins(round_number: int, num_rounds: int, cohort_size: int) -> Log:
 def client_trained(report: ClientReport) -> Log:
     if report.loss_before is None:
         return Log(message=f"Client {report.client} sent no update", level="warning")
-    losses = f"loss {report.loss_before:.2f} → {report.loss_after:.2f}"
-    return Log(message=f"Client {report.client}: {losses}, update norm {report.update_norm:.2f}")
+    losses = f"loss {figure(report.loss_before, 2)} → {figure(report.loss_after, 2)}"
+    return Log(message=f"Client {report.client}: {losses}, update norm {figure(report.update_norm, 2)}")
 
 
 def cohort_trained(reports: Sequence[ClientReport]) -> list[Log]:
@@ -42,19 +43,30 @@ def cohort_trained(reports: Sequence[ClientReport]) -> list[Log]:
         before = median(report.loss_before for report in trained if report.loss_before is not None)
         after = median(report.loss_after for report in trained if report.loss_after is not None)
         examples = sum(report.num_examples for report in trained)
-        text = f"{_clients(len(trained))} trained on {examples:,} examples: median loss {before:.2f} → {after:.2f}"
-        lines.append(Log(message=text))
+        losses = f"median loss {figure(before, 2)} → {figure(after, 2)}"
+        lines.append(Log(message=f"{_clients(len(trained))} trained on {examples:,} examples: {losses}"))
     if silent:
         lines.append(Log(message=f"{_clients(silent)} sent no update", level="warning"))
     return lines
 
 
 def evaluated(score: Score, num_test: int) -> Log:
-    return Log(message=f"Evaluated: loss {score.loss:.4f}, accuracy {score.accuracy:.4f} on {num_test:,} test images")
+    figures = f"loss {figure(score.loss)}, accuracy {figure(score.accuracy)}"
+    return Log(message=f"Evaluated: {figures} on {num_test:,} test images")
 
 
 def completed(num_rounds: int) -> str:
     return f"Completed {num_rounds:,} round{'s' if num_rounds != 1 else ''}"
+
+
+def calmer(config: TrainingConfig) -> str:
+    """Which fields a run that diverged should look at, with what they are."""
+    steps = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    if config.strategy == "fedprox":
+        steps["proximal_mu"] = config.proximal_mu
+    if config.strategy in SERVER_LR:
+        steps["server_lr"] = config.server_lr if config.server_lr is not None else SERVER_LR[config.strategy]
+    return "smaller steps may help: " + ", ".join(f"{name} is {value:g}" for name, value in steps.items() if value)
 
 
 def _clients(count: int) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import backends, devices, federation, lines, networks, strategies
+from training import backends, devices, federation, figures, lines, networks, strategies
 from training import checkpoints as saved
 from training.backends import Backend
 from training.card.card import Card, Played
@@ -34,10 +34,12 @@ from training.datasets import Data
 from training.events import ClientReport, Completed, Event, Log, RoundTrained, TrainingError
 from training.federation import Federation
 from training.game import CoalitionGame
+from training.networks import Score
 from training.seeds import numpy_generator
 
 Sample = Callable[[int], tuple[int, ...]]  # round number -> the cohort, ascending client numbers
 Value = Callable[[CoalitionGame], Any]
+Done = Generator[Event, None, tuple[State, Score | None]]
 
 
 def run(
@@ -59,7 +61,7 @@ def run(
     is called with each round's game; what it returns is the round's `valued`. `checkpoints` is the folder for
     the state after each round. `resume` is such a state, of this configuration: the run goes on after it; log
     lines of rounds up to `replay_until` were told before and are left out. TrainingError where the run cannot
-    go on.
+    go on; a FloatingPointError of `value` becomes one that names the round.
     """
     if resume is not None and resume.config_sha256 != config_sha256:
         raise TrainingError(f"The checkpoint of round {resume.round_number} belongs to another configuration")
@@ -67,7 +69,8 @@ def run(
         raise ValueError("validation_size: contributions are measured on held-out examples; there are none")
     device = devices.prepared(config)
     federated = federation.gather(config, data)
-    yield federation.started(federated)
+    started = federation.started(federated)
+    yield started
     federated = devices.placed(federated, device)
     on_card = devices.has_card(config, device)
     course = Course(
@@ -81,13 +84,16 @@ def run(
         checkpoints=checkpoints,
         known=sample is None,
     )
-    state = resume or _untrained(federated, config_sha256)
+    state, score = resume or _untrained(federated, config_sha256), None
     for round_number in range(state.round_number + 1, config.num_rounds + 1):
         events = play_round(course, state, round_number)
         try:
-            state = yield from (events if round_number > replay_until else _without_lines(events))
+            state, score = yield from (events if round_number > replay_until else _without_lines(events))
         except torch.OutOfMemoryError as error:
             raise devices.out_of_memory(config, round_number) from error
+    score = score or federation.test_score(federated, state.weights.to(device))
+    if worse := figures.worse(started.loss, score.loss):
+        yield Log(message=f"{worse}; {lines.calmer(config)}", level="warning")
     yield Completed(message=lines.completed(config.num_rounds), weights_sha256=networks.weights_sha256(state.weights))
 
 
@@ -106,14 +112,14 @@ class Course:
     known: bool  # whether cohorts are drawn from the configuration alone, so that one may look ahead
 
 
-def play_round(course: Course, state: State, round_number: int) -> Generator[Event, None, State]:
-    """One round from the state before it to the state after it, which the generator returns."""
+def play_round(course: Course, state: State, round_number: int) -> Done:
+    """One round from the state before it to the state after it, which the generator returns with the round's score."""
     federated, config, begin = course.federated, course.federated.config, perf_counter()
     cohort = _sampled(course.sample, config, round_number)
     yield lines.round_begins(round_number, config.num_rounds, len(cohort))
 
     played = yield from (_played if course.card is None else _played_on_card)(course, state, cohort, round_number)
-    _refuse_infinite(round_number, played)
+    _refuse_infinite(config, round_number, played)
     if played.score is not None:
         yield lines.evaluated(played.score, len(federated.data.test_y))
 
@@ -122,7 +128,10 @@ def play_round(course: Course, state: State, round_number: int) -> Generator[Eve
     if course.value is not None:
         assert played.deltas is not None
         total_examples = sum(report.num_examples for report in played.reports)
-        valued = course.value(_game(course, state.weights, played.deltas, cohort, total_examples))
+        try:
+            valued = course.value(_game(course, state.weights, played.deltas, played.reports, total_examples))
+        except FloatingPointError as error:
+            raise TrainingError(f"Round {round_number}: {error}; {lines.calmer(config)}") from None
     valuated = perf_counter()
 
     after = State(
@@ -130,6 +139,7 @@ def play_round(course: Course, state: State, round_number: int) -> Generator[Eve
         weights=played.weights,
         strategy_state=played.strategy_state,
         validation_loss=played.validation_loss,
+        best_validation_loss=_least(state.best_validation_loss, played.validation_loss),
         config_sha256=state.config_sha256,
     )
     yield RoundTrained(
@@ -140,6 +150,7 @@ def play_round(course: Course, state: State, round_number: int) -> Generator[Eve
         accuracy=played.score.accuracy if played.score else None,
         previous_validation_loss=state.validation_loss,
         validation_loss=played.validation_loss,
+        best_validation_loss=state.best_validation_loss,
         weights_sha256=networks.weights_sha256(played.weights),
         checkpoint_sha256=saved.save(course.checkpoints, after) if course.checkpoints else None,
         train_seconds=played.train_seconds,
@@ -148,7 +159,7 @@ def play_round(course: Course, state: State, round_number: int) -> Generator[Eve
         duration_seconds=perf_counter() - begin,
         valued=valued,
     )
-    return after
+    return after, played.score
 
 
 def _played(course: Course, state: State, cohort: Sequence[int], round_number: int) -> Generator[Event, None, Played]:
@@ -158,7 +169,7 @@ def _played(course: Course, state: State, cohort: Sequence[int], round_number: i
     total_examples = sum(len(task.indices) for task in tasks)
     arriving = course.train(federated.network, state.weights, tasks, federated.data, config, round_number)
     reports: list[ClientReport] = []
-    updates: Iterable[Update] = _reported(arriving, round_number, reports)
+    updates: Iterable[Update] = _reported(arriving, config, round_number, reports)
     deltas = None
     if course.value is not None or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
         deltas = torch.zeros(len(tasks), len(state.weights))
@@ -199,7 +210,7 @@ def _played_on_card(
         after=partial(_sampled, course.sample, config, round_number + 1) if looks_ahead else None,
     )
     for report in played.reports if not played.is_finite else ():
-        _refuse_infinite_update(report, round_number)
+        _refuse_infinite_update(report, config, round_number)
     if len(cohort) <= lines.FEW:
         yield from map(lines.client_trained, played.reports)
     else:
@@ -226,16 +237,22 @@ def _sampled(sample: Sample, config: TrainingConfig, round_number: int) -> tuple
 
 
 def _untrained(federated: Federation, config_sha256: str) -> State:
+    loss = federation.validation_loss(federated, federated.untrained)
     return State(
         round_number=0,
         weights=federated.untrained,
         strategy_state={},
-        validation_loss=federation.validation_loss(federated, federated.untrained),
+        validation_loss=loss,
+        best_validation_loss=loss,
         config_sha256=config_sha256,
     )
 
 
-def _without_lines(events: Generator[Event, None, State]) -> Generator[Event, None, State]:
+def _least(*losses: float | None) -> float | None:
+    return min((loss for loss in losses if loss is not None), default=None)
+
+
+def _without_lines(events: Done) -> Done:
     while True:
         try:
             event = next(events)
@@ -245,20 +262,22 @@ def _without_lines(events: Generator[Event, None, State]) -> Generator[Event, No
             yield event
 
 
-def _reported(updates: Iterator[Update], round_number: int, reports: list[ClientReport]) -> Iterator[Update]:
+def _reported(
+    updates: Iterator[Update], config: TrainingConfig, round_number: int, reports: list[ClientReport]
+) -> Iterator[Update]:
     """The same updates; what the server saw of each is added to `reports` as it passes."""
     for update in updates:
         report = _report(update)
-        _refuse_infinite_update(report, round_number)
+        _refuse_infinite_update(report, config, round_number)
         reports.append(report)
         yield update
 
 
-def _refuse_infinite_update(report: ClientReport, round_number: int) -> None:
+def _refuse_infinite_update(report: ClientReport, config: TrainingConfig, round_number: int) -> None:
     numbers = (report.update_norm, report.loss_before or 0.0, report.loss_after or 0.0)
     if not all(map(math.isfinite, numbers)):
-        text = f"Round {round_number}: the update of client {report.client} is not finite; a smaller lr may help"
-        raise TrainingError(text)
+        text = f"Round {round_number}: the update of client {report.client} is not finite"
+        raise TrainingError(f"{text}; {lines.calmer(config)}")
 
 
 def _report(update: Update) -> ClientReport:
@@ -289,18 +308,24 @@ def _is_tested(config: TrainingConfig, round_number: int) -> bool:
     return round_number % config.evaluate_every == 0 or round_number == config.num_rounds
 
 
-def _refuse_infinite(round_number: int, played: Played) -> None:
+def _refuse_infinite(config: TrainingConfig, round_number: int, played: Played) -> None:
     losses = (played.score.loss if played.score else 0.0, played.validation_loss or 0.0)
     if not (played.is_finite and all(map(math.isfinite, losses))):
-        raise TrainingError(f"Round {round_number}: the global model is not finite; a smaller lr may help")
+        raise TrainingError(f"Round {round_number}: the global model is not finite; {lines.calmer(config)}")
 
 
-def _game(course: Course, weights: Tensor, deltas: Tensor, cohort: Sequence[int], total_examples: int) -> CoalitionGame:
-    """The round's game. Under fixed weights a client whose update is zero changes no coalition, so it does not play."""
+def _game(
+    course: Course, weights: Tensor, deltas: Tensor, reports: Sequence[ClientReport], total_examples: int
+) -> CoalitionGame:
+    """The round's game. Who sent nothing does not play; under fixed weights a client whose update is zero changes no
+    coalition, so it does not either."""
     federated, clients = course.federated, course.federated.holdings.clients
-    plays = (deltas != 0).any(1).tolist() if course.utility_weights != "renormalised" else [True] * len(deltas)
+    if course.utility_weights == "fixed":
+        plays = (deltas != 0).any(1).tolist()
+    else:
+        plays = [report.loss_before is not None or federated.config.absent_vote for report in reports]
     device = federated.data.train_x.device
-    players = tuple(client for client, here in zip(cohort, plays, strict=True) if here)
+    players = tuple(report.client for report, here in zip(reports, plays, strict=True) if here)
     return CoalitionGame(
         federated.network,
         weights.to(device),

@@ -63,7 +63,8 @@ def newest(shown: str) -> str:
 def migrations_of(file: Path) -> dict[str, str]:
     """The newest migration of each app that the file's rows know."""
     with file.open() as lines:
-        return dict(json.loads(next(lines)))
+        head = dict(json.loads(next(lines)))
+    return dict(head.get("migrations", head))
 
 
 def load(file: Path) -> None:

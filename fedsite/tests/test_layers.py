@@ -39,13 +39,13 @@ def only(*names: str) -> Callable[[str], bool]:
 
 WALLS = (
     Wall(
-        files=("training/config.py", "training/events.py"),
+        files=("training/config.py", "training/events.py", "training/figures.py"),
         allows=only("training"),
         says="is read without PyTorch: stdlib only",
     ),
     Wall(
         files=("simulations/config.py", "simulations/running/events.py"),
-        allows=only("training", "simulations"),
+        allows=only("training", "simulations", "incentives"),
         says="is read without PyTorch and Django: stdlib only",
     ),
     Wall(
@@ -99,7 +99,10 @@ PURE_IMPORTS = (
     "simulations.config",
     "simulations.running.events",
 )
-LIGHT_IMPORTS = ("training.config", "training.events", "simulations.config", "simulations.running.events")
+LIGHT_IMPORTS = (
+    *("training.config", "training.events", "training.figures"),
+    *("simulations.config", "simulations.running.events"),
+)
 
 
 def imported_names(source: str, module: str) -> Iterator[tuple[int, str]]:

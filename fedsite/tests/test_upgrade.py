@@ -1,15 +1,19 @@
-"""A site of version 0.1 is upgraded by `migrate`: its ledgers still verify, are still append-only, and go on."""
+"""A site of version 0.1 is upgraded by `migrate`: its ledgers still verify, are still append-only, and go on, and its
+runs end as if there had been no upgrade."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from fedsite.tests import first_ledger, servers
+from fedsite.tests import first_ledger, first_release, servers
 from fedsite.tests.machine import PROJECT
 from fedsite.tests.with_postgres import postgres
 
@@ -52,3 +56,51 @@ def test_the_first_ledgers_still_verify_and_go_on(old: dict[str, str]) -> None:
         assert "append-only" in refused.stderr
     first_ledger.manage(old, "shell", "-v0", "-c", POST)
     assert first_ledger.manage(old, "verify_ledger") == "Verified 4 ledgers: 10 transactions, 25 transfers\n"
+
+
+@pytest.fixture(scope="module")
+def upgraded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of an upgraded site with the runs that the first release left in their middle."""
+    environment = servers.site_environment(tmp_path_factory.mktemp("upgraded")) | first_release.SAME_BITS
+    for app, migration in first_ledger.migrations_of(first_release.FILE).items():
+        first_ledger.manage(environment, "migrate", "-v0", app, migration)
+    of_first_release(environment, "load", str(first_release.FILE))
+    first_ledger.manage(environment, "migrate", "-v0")
+    return environment
+
+
+@pytest.fixture(scope="module")
+def ended(upgraded: dict[str, str]) -> dict[str, Any]:
+    """Each of these runs as today's code has ended it."""
+    return dict(json.loads(of_first_release(upgraded, "go_on")))
+
+
+def of_first_release(environment: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "fedsite.tests.first_release", *arguments]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", first_release.RUNS)
+def test_a_run_of_the_first_release_ends_as_it_would_have_there(ended: dict[str, Any], name: str) -> None:
+    """Bit by bit where this machine computes as that one did, which the run shows that trains its rounds again."""
+    head = first_release.head_of(first_release.FILE)
+    told, end = head["ends"][name], ended[name]
+    same_bits = ended["lost_checkpoint"]["status"] == "completed"
+    assert same_bits or torch.__version__ != head["torch"], ended["lost_checkpoint"]["failure"]
+    if name == "lost_checkpoint" and not same_bits:
+        assert "gave other weights than recorded" in end["failure"]
+        return
+    assert end["status"] == "completed", end["failure"]
+    assert (end["scheme"], end["config"], end["config_sha256"]) == (1, told["config"], told["config_sha256"])
+    assert [row["loss"] for row in end["rounds"]] == pytest.approx(told["losses"], rel=1e-4)
+    assert [row["pool_microtokens"] for row in end["rounds"]] == pytest.approx(told["pools"], rel=0.01, abs=1000)
+    if same_bits:
+        assert end["weights_sha256"] == told["weights_sha256"]
+        assert [client["reward_microtokens"] for client in end["clients"]] == told["rewards"]
+        assert end["ledger_head"] == told["ledger_head"]
+
+
+def test_ledgers_that_two_releases_have_written_verify(upgraded: dict[str, str], ended: dict[str, Any]) -> None:
+    assert first_ledger.manage(upgraded, "verify_ledger").startswith(f"Verified {len(ended)} ledgers")

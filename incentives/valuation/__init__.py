@@ -3,7 +3,7 @@
     values = VALUATIONS["shapley"](game, num_examples)
 
 A game takes coalitions, bool [m, n], and gives their utilities, float64 [m]. A utility that is not finite is
-a ValueError, never a number. Without players there are no values and the game is not asked.
+a NotFinite, never a number. Without players there are no values and the game is not asked.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .exact import leave_one_out, shapley
-from .games import Game, Valuation
+from .games import Game, NotFinite, Valuation
 from .simple import data_size, equal, loss_improvement
 
-__all__ = ["VALUATIONS", "Game", "Valuation", "coalitions_needed"]
+__all__ = ["VALUATIONS", "Game", "NotFinite", "Valuation", "coalitions_needed"]
 
 VALUATIONS: dict[str, Valuation] = {
     "shapley": shapley,

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from incentives import rewards
-from incentives.valuation import VALUATIONS
+from incentives.valuation import VALUATIONS, NotFinite
 from incentives.valuation.evidence import Recorded, pack
-from simulations.config import SimulationConfig
+from simulations.config import NO_GAME, SimulationConfig
+from simulations.running import manifest
 from simulations.running.events import ClientRound, Event, Log, Resolved, Round
 from training import checkpoints as saved
-from training import datasets, devices, loop
+from training import datasets, devices, lines, loop
 from training.checkpoints import State
 from training.config import DATASETS
-from training.events import RoundTrained
+from training.events import RoundTrained, TrainingError
+from training.figures import figure
 from training.game import CoalitionGame
 
 
@@ -45,14 +47,19 @@ def simulate(
     """
     name = yield from datasets.find(config.dataset, data_dir)
     config = dataclasses.replace(config.resolved(name), device=devices.chosen(config))
-    yield Resolved(message=summary(config), config=config.to_dict(), config_sha256=config.sha256())
+    yield Resolved(
+        message=summary(config),
+        config=config.to_dict(),
+        config_sha256=config.sha256(),
+        manifest=manifest.of_this_process(config.device),
+    )
     data = yield from datasets.load(name, data_dir)
     for event in loop.run(
         config,
         data,
         value=None if config.valuation == "none" else valuer(config),
         utility=config.utility,
-        utility_weights=weights_of(config),
+        utility_weights=config.weights_in_use,
         checkpoints=checkpoint_dir,
         resume=first_readable(checkpoint_dir, checkpoints),
         replay_until=recorded_rounds,
@@ -80,18 +87,18 @@ def first_readable(folder: Path | None, checkpoints: Sequence[tuple[int, str]]) 
     return next((state for state in states if state is not None), None)
 
 
-def weights_of(config: SimulationConfig) -> str:
-    """loss_improvement looks at each client's own model, which is a coalition of one with renormalised weights."""
-    return "renormalised" if config.valuation == "loss_improvement" else config.utility_weights
-
-
 def valuer(config: SimulationConfig) -> Callable[[CoalitionGame], Valued]:
     """How this configuration values a round's game."""
     valuation = VALUATIONS[config.valuation]
 
     def value(game: CoalitionGame) -> Valued:
         recorded = Recorded(game)
-        values = valuation(recorded, game.num_examples)
+        try:
+            values = valuation(recorded, game.num_examples)
+        except NotFinite as error:
+            clients = ", ".join(str(game.players[place]) for place in error.players)
+            what = f"the updates of clients {clients} together give" if clients else "without any update there is"
+            raise NotFinite(f"{what} a model whose {config.utility} is not finite", error.players) from None
         return Valued(
             contributions={client: float(worth) for client, worth in zip(game.players, values, strict=True)},
             coalitions=len(recorded.table()),
@@ -145,17 +152,28 @@ def pool_of(config: SimulationConfig, trained: RoundTrained) -> int:
     """Micro-tokens to pay in a round."""
     if config.pool == "fixed":
         return rewards.fixed_pool(config.pool_tokens)
-    before, after = trained.previous_validation_loss, trained.validation_loss
+    before, after = _loss_to_beat(config, trained), trained.validation_loss
     if before is None or after is None:
         raise ValueError("the improvement pool needs a validation set")
-    return rewards.improvement_pool(before, after, config.scaling_factor)
+    try:
+        return rewards.improvement_pool(before, after, config.scaling_factor)
+    except rewards.TooManyTokens as error:
+        fell = f"the validation loss fell from {figure(before)} to {figure(after)}"
+        text = f"Round {trained.round_number}: {error}: {fell}, and scaling_factor is {config.scaling_factor:g}"
+        raise TrainingError(f"{text}; {lines.calmer(config)}") from None
+
+
+def _loss_to_beat(config: SimulationConfig, trained: RoundTrained) -> float | None:
+    """What an improvement pool measures a round's validation loss against."""
+    each_round = config.pool_in_use == "improvement_each_round"
+    return trained.previous_validation_loss if each_round else trained.best_validation_loss
 
 
 def told(config: SimulationConfig, trained: RoundTrained, done: Round) -> Iterator[Event]:
     """The lines about valuation and reward, then the round itself."""
     if trained.valued is not None:
         yield Log(message=_valuation_line(config, trained.valued))
-        yield Log(message=_reward_line(done), level="reward")
+        yield Log(message=_reward_line(config, trained, done), level="reward")
     yield done
 
 
@@ -163,20 +181,37 @@ def _valuation_line(config: SimulationConfig, valued: Valued) -> str:
     name = config.valuation.replace("_", " ").capitalize()
     total = sum(valued.contributions.values())
     gain = " = V(N) − V(∅)" if config.valuation == "shapley" else ""
-    return f"{name}: {valued.coalitions:,} coalitions, contributions sum to {total:.4f}{gain}"
+    line = f"{name}: {valued.coalitions:,} coalitions, contributions sum to {figure(total)}{gain}"
+    if config.valuation not in NO_GAME and not config.is_averaged:
+        line += f"; to the model of plain federated averaging, not to that of {config.strategy.replace('_', ' ')}"
+    return line
 
 
-def _reward_line(done: Round) -> str:
+def _reward_line(config: SimulationConfig, trained: RoundTrained, done: Round) -> str:
+    """With the reason where nobody gets anything."""
     earners = sum(part.reward_microtokens > 0 for part in done.clients)
     tokens = (done.pool_microtokens - done.treasury_microtokens) / rewards.MICROTOKENS
     line = f"Calculated reward: {tokens:,.4f} tokens to {earners:,} of {len(done.clients):,} clients"
-    if done.pool_microtokens == 0:
-        return f"{line}; the validation loss did not fall"
-    kept = done.pool_microtokens / rewards.MICROTOKENS
-    return line if earners else f"{line}; nobody helped, so {kept:,.4f} stay in the treasury"
+    if earners:
+        return line
+    if done.pool_microtokens:
+        kept = f"{done.pool_microtokens / rewards.MICROTOKENS:,.4f} stay in the treasury"
+        return f"{line}; no contribution is above 0, so {kept}"
+    return f"{line}; {_why_no_pool(config, trained)}"
+
+
+def _why_no_pool(config: SimulationConfig, trained: RoundTrained) -> str:
+    before, after = _loss_to_beat(config, trained), trained.validation_loss
+    if config.pool == "fixed":
+        return f"the pool is fixed at {config.pool_tokens:g} tokens"
+    if before is not None and after is not None and after < before:
+        return f"a drop of {before - after:.2g} at {config.scaling_factor:g} tokens per unit is less than a micro-token"
+    if config.pool_in_use == "improvement_each_round":
+        return "the validation loss did not fall"
+    return f"the validation loss is not below its best so far, {figure(before)}"
 
 
 def _round_line(config: SimulationConfig, trained: RoundTrained) -> str:
     evaluated = trained.loss is not None
-    figures = f"loss {trained.loss:.4f}, accuracy {trained.accuracy:.4f}" if evaluated else "not evaluated"
+    figures = f"loss {figure(trained.loss)}, accuracy {trained.accuracy:.4f}" if evaluated else "not evaluated"
     return f"Round {trained.round_number} of {config.num_rounds} done: {figures}"

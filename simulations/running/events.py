@@ -22,6 +22,7 @@ class Resolved:
     message: str
     config: dict[str, Any]
     config_sha256: str
+    manifest: dict[str, Any]  # on what it is trained from here on, see simulations.manifest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ raises the fence, and a worker with an older fence changes nothing any more.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from incentives import ledger
 from simulations import estimates, processes
-from simulations.config import SimulationConfig
+from simulations.config import SimulationConfig, renewed
 from simulations.models import UNFINISHED, Origin, Simulation, Status
 from simulations.running import bell, turns
 from simulations.running.recorder import Claim, append, change
@@ -71,9 +71,11 @@ def queue(
     address: str = "",
     idempotency_key: str | None = None,
     request_sha256: str = "",
+    changed: Sequence[str] = (),
 ) -> Simulation:
     """Record a simulation and ring the worker. With a key that is known already: the simulation of that key.
 
+    `changed` goes into the log: what of an older run's meaning the configuration cannot say.
     The address is whose turn it is where nobody owns the simulation. Raises QueueFull, and ConfigError
     where no machine here can bear the run.
     """
@@ -90,6 +92,7 @@ def queue(
             origin=origin,
             owned_by=owned_by,
             config=config.to_dict(),
+            scheme=config.scheme,
             dataset=config.dataset,
             num_clients=config.num_clients,
             num_rounds=config.num_rounds,
@@ -101,11 +104,24 @@ def queue(
         simulation.ledger_head = simulation.ledger.head
         simulation.save(update_fields=["ledger", "ledger_head"])
         append(simulation.pk, "queued", f"Simulation {simulation.pk} is queued")
+        for sentence in changed:
+            append(simulation.pk, "log", f"Other than the run that it repeats: {sentence}", {"level": "warning"})
         simulation.refresh_from_db()
     failpoints.reach("queued")
     if origin != Origin.SHELL:
         transaction.on_commit(lambda: bell.ring(simulation.pk))
     return simulation
+
+
+def run_again(
+    simulation: Simulation, *, origin: str, owned_by: Any | None = None, address: str = ""
+) -> tuple[Simulation, list[str]]:
+    """Queue what a simulation was asked once more, with its meaning; and what of that cannot be asked any more.
+
+    Raises ConfigError where its configuration can no longer be run, QueueFull.
+    """
+    config, changed = renewed(simulation.config, simulation.scheme)
+    return queue(config, origin=origin, owned_by=owned_by, address=address, changed=changed), changed
 
 
 def by_key(idempotency_key: str) -> Simulation | None:

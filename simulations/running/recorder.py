@@ -9,8 +9,10 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from incentives import ledger
+from incentives.errors import SupplyExhausted
+from incentives.models import Transaction
 from simulations.models import Client, Contribution, Event, Round, Simulation, Status
-from simulations.running import events
+from simulations.running import events, manifest
 from training import failpoints
 
 
@@ -28,6 +30,10 @@ class StaleClaim(Exception):
 
 class Diverged(Exception):
     """A round trained again is not the recorded one."""
+
+
+class Unpayable(Diverged):
+    """The ledger's supply does not hold a round's pool."""
 
 
 def append(simulation_id: int, kind: str, message: str, data: dict[str, Any] | None = None) -> Event:
@@ -89,11 +95,21 @@ def _log(claim: Claim, event: events.Log) -> None:
 
 
 def _resolved(claim: Claim, event: events.Resolved) -> None:
-    config = event.config
-    change(claim, config=config, config_sha256=event.config_sha256, dataset=config["dataset"])
+    config, seen = event.config, Simulation.objects.only("manifests", "rounds_done").get(pk=claim.simulation_id)
+    manifests = _with_manifest(seen, event.manifest)
+    change(claim, config=config, config_sha256=event.config_sha256, dataset=config["dataset"], manifests=manifests)
     if not _said_before(claim, "resolved"):
-        data = {"config_sha256": event.config_sha256, "dataset": config["dataset"]}
+        data = {"config_sha256": event.config_sha256, "dataset": config["dataset"], "manifest": event.manifest}
         append(claim.simulation_id, "resolved", event.message, data)
+    elif seen.manifests and not manifest.same_kind(seen.manifests[-1], event.manifest):
+        text = f"Going on where sums may round otherwise: {manifest.in_words(event.manifest)}"
+        append(claim.simulation_id, "log", text, {"level": "warning"})
+
+
+def _with_manifest(seen: Simulation, now: dict[str, Any]) -> list[dict[str, Any]]:
+    """The run's manifests and that of now; one for each round after which something else than before has gone on."""
+    entry = {"after_round": seen.rounds_done, **now}
+    return seen.manifests if seen.manifests and seen.manifests[-1] == entry else [*seen.manifests, entry]
 
 
 def _started(claim: Claim, event: events.Started) -> None:
@@ -207,8 +223,8 @@ def _pay(simulation: Simulation, event: events.Round) -> None:
     if event.pool_microtokens == 0:
         return
     rewards = [(part.client, part.reward_microtokens) for part in event.clients if part.reward_microtokens]
-    posted = ledger.post(
-        simulation.ledger_id,
+    posted = _posted(
+        simulation,
         key=f"round:{event.round_number}:reward",
         transfers=[
             ledger.Entry(debit="mint", credit="treasury", amount=event.pool_microtokens, code="pool"),
@@ -226,6 +242,14 @@ def _pay(simulation: Simulation, event: events.Round) -> None:
         },
     )
     Simulation.objects.filter(pk=simulation.pk).update(ledger_head=posted.hash, ledger_length=posted.sequence)
+
+
+def _posted(simulation: Simulation, **content: Any) -> Transaction:
+    try:
+        return ledger.post(simulation.ledger_id, **content)
+    except SupplyExhausted as error:
+        text = f"{content['description']}: {error}; a smaller scaling_factor or pool_tokens mints less"
+        raise Unpayable(text) from None
 
 
 def _sums(simulation: Simulation, event: events.Round) -> None:

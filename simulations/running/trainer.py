@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from training import failpoints
+from training.config import SCHEME
 
 RESERVED_BYTES = 512 << 20  # by libraries and threads' stacks, and never touched
 # What allocators say where they have nothing left: PyTorch's, OpenMP's and MKL's, the C++ library's, Python's threads.
@@ -29,6 +30,7 @@ class Assignment:
 
     config: dict[str, Any]
     data_dir: str
+    scheme: int = SCHEME  # under which meaning of the configuration
     checkpoint_dir: str | None = None  # None keeps no checkpoints
     checkpoints: tuple[tuple[int, str], ...] = ()  # (round, SHA-256) of the newest recorded rounds, newest first
     recorded_rounds: int = 0  # these have been told already
@@ -113,7 +115,7 @@ def _events(assignment: Assignment):
 
     torch.set_num_threads(1)  # OpenMP's threads wait for each other in vain on a busy machine
     folder = Path(assignment.checkpoint_dir) if assignment.checkpoint_dir else None
-    config = SimulationConfig.from_dict(assignment.config)
+    config = SimulationConfig.from_record(assignment.config, assignment.scheme)
     devices.share_card(config, assignment.trainers)
     yield from simulate(
         config,

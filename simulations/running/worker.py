@@ -36,6 +36,7 @@ def assignment_for(claim: Claim) -> Assignment:
     newest = simulation.rounds.exclude(checkpoint_sha256="").order_by("-number")[:2]
     return Assignment(
         config=simulation.config,
+        scheme=simulation.scheme,
         data_dir=str(settings.FEDSITE_DATA_DIR),
         checkpoint_dir=str(disk.checkpoint_folder(simulation.pk)),
         checkpoints=tuple(newest.values_list("number", "checkpoint_sha256")),

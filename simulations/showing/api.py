@@ -61,9 +61,14 @@ class Record(Schema):
     weights_sha256: str | None
     ledger_head: str | None
     failure: str | None
+    warning: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+class Cloned(Record):
+    changed: list[str]
 
 
 class RoundRow(Schema):
@@ -90,6 +95,9 @@ class ClientRow(Schema):
 
 class Result(Record):
     config: dict[str, Any]
+    scheme: int = Field(description="under which meaning of the configuration it was queued")
+    game: str = Field(description="to whose model contributions are measured")
+    manifests: list[dict[str, Any]] = Field(description="on what it was trained: at its start, each time it went on")
     rounds: list[RoundRow] = Field(description="the first 1,000, with the first 100 clients of each cohort")
     rounds_next: str | None = Field(description="where the other rounds are; null where there are none")
     clients: list[ClientRow]
@@ -353,10 +361,15 @@ def unarchive(request: HttpRequest, simulation_id: SimulationId):
     return results.record(lifecycle.unarchive(mine(request, simulation_id)))
 
 
-@router.post("/{simulation_id}/clone/", response={201: Record, 404: Problem, 429: Problem})
+@router.post("/{simulation_id}/clone/", response={201: Cloned, 404: Problem, 422: Problem, 429: Problem})
 def clone(request: HttpRequest, response: HttpResponse, simulation_id: SimulationId):
-    """Queue the same configuration once more."""
-    return _created(response, _queue(request, SimulationConfig.from_dict(found(request, simulation_id).config)), "")
+    """Queue the same configuration once more, with the meaning that it had. What of that cannot be asked for any more
+    is named in `changed`."""
+    original = found(request, simulation_id)
+    owner = owners.person(request)
+    fresh, changed = lifecycle.run_again(original, origin=Origin.API, owned_by=owner, address=request.address)
+    created = _created(response, fresh, "")
+    return Created(201, created.value | {"changed": changed})
 
 
 @router.get("/{simulation_id}/events/", response={200: list[dict[str, Any]], 404: Problem})

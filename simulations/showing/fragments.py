@@ -184,6 +184,7 @@ def clients(simulation: Simulation) -> dict[str, Any]:
     names = ("number", "behaviour", "contribution", "reward_microtokens", "rounds")
     everyone = list(simulation.clients.order_by("number").values(*names))
     context = {"everyone": len(everyone), "is_crowd": len(everyone) > ALL_CLIENTS, **rewards(everyone)}
+    context["game_note"] = wording.game_note(simulation)
     measured = [client for client in everyone if client["rounds"]]
     if not context["is_crowd"]:
         return context | {"clients": bars(simulation, everyone)}

@@ -6,6 +6,7 @@ from typing import Any, TextIO
 
 from simulations.models import Simulation
 from simulations.running.events import Event, Log, Resolved, Round, Started
+from training.figures import figure
 
 BAR_WIDTH = 30
 SHOWN_CLIENTS = 20
@@ -57,7 +58,9 @@ class Progress:
         self.first_round = began
         pace = (now - began[1]) / (event.round_number - began[0])
         left = f"{pace * (self.num_rounds - event.round_number):,.0f} s left"
-        figures = f"loss {event.loss:.4f}, accuracy {event.accuracy:.4f}" if event.loss is not None else "not evaluated"
+        figures = (
+            f"loss {figure(event.loss)}, accuracy {event.accuracy:.4f}" if event.loss is not None else "not evaluated"
+        )
         line = f"round {event.round_number} of {self.num_rounds}, {figures}, {left}"
         if not self.moving:
             return self._line(line[0].upper() + line[1:])
@@ -83,7 +86,7 @@ def table(result: dict[str, Any]) -> str:
             str(client["client"]),
             client["behaviour"].replace("_", " "),
             f"{client['num_examples']:,}",
-            f"{client['contribution']:.5f}",
+            figure(client["contribution"], 5),
             f"{client['reward_microtokens'] / 1_000_000:,.3f}",
         )
         for client in (shown if len(clients) > SHOWN_CLIENTS else sorted(shown, key=lambda client: client["client"]))
@@ -104,8 +107,8 @@ def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
 def _summary(result: dict[str, Any]) -> str:
     name = f"Simulation {result['id']}" if result["id"] else "The simulation, not recorded,"
     last = next((row for row in reversed(result["rounds"]) if row["loss"] is not None), None)
-    figures = f": loss {last['loss']:.4f}, accuracy {last['accuracy']:.4f}" if last else ""
+    figures = f": loss {figure(last['loss'])}, accuracy {last['accuracy']:.4f}" if last else ""
     tokens = result["pool_microtokens"] / 1_000_000
     text = f"{name} {result['status']} after {len(result['rounds'])} rounds and {result['duration_seconds']:.1f} s"
     text += f"{figures}; {tokens:,.3f} tokens in its pools."
-    return text + (f"\n{result['failure']}" if result["failure"] else "")
+    return "\n".join([text, *(result[name] for name in ("warning", "failure") if result[name])])

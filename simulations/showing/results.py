@@ -7,9 +7,12 @@ from typing import Any
 
 from django.db import connection
 
+from simulations.config import in_todays_words
 from simulations.models import Contribution, Simulation
 from simulations.running import events, lifecycle
 from simulations.showing.stream import timestamp
+from training.config import SCHEME
+from training.figures import worse
 
 ROUND_FIELDS = (
     *("loss", "accuracy", "pool_microtokens", "weights_sha256"),
@@ -39,6 +42,7 @@ def record(simulation: Simulation) -> dict[str, Any]:
         "weights_sha256": simulation.weights_sha256 or None,
         "ledger_head": simulation.ledger_head or None,
         "failure": simulation.failure or None,
+        "warning": simulation.warning or None,
         "created_at": timestamp(simulation.created_at),
         "started_at": timestamp(simulation.started_at),
         "finished_at": timestamp(simulation.finished_at),
@@ -49,6 +53,9 @@ def of_simulation(simulation: Simulation, *, most_rounds: int | None = None, mos
     """A recorded simulation with its rounds and clients, or the first of them: a fixed number of queries."""
     return record(simulation) | {
         "config": simulation.config,
+        "scheme": simulation.scheme,
+        "game": in_todays_words(simulation.config, simulation.scheme)["game"],
+        "manifests": simulation.manifests,
         "rounds": rounds(simulation, most=most_rounds, most_of_cohort=most_of_cohort),
         "clients": [
             {
@@ -123,9 +130,12 @@ def starts_of(simulation: Simulation, span: tuple[int, int], most: int) -> dict[
 def of_events(happened: Iterable[events.Event]) -> dict[str, Any]:
     """The same of a run that was not recorded."""
     result: dict[str, Any] = {"id": None, "status": "running", "ledger_head": None, "failure": None}
+    result |= {"scheme": SCHEME, "game": None, "manifests": [], "warning": None}
     result |= {"config": None, "config_sha256": None, "weights_sha256": None, "rounds": [], "clients": []}
     for event in happened:
         OF_EVENT.get(type(event), lambda *_: None)(result, event)
+    losses = [row["loss"] for row in result["rounds"] if row["loss"] is not None]
+    result["warning"] = worse(result.pop("initial_loss", None), losses[-1] if losses else None) or None
     result["pool_microtokens"] = sum(row["pool_microtokens"] for row in result["rounds"])
     result["duration_seconds"] = sum(row["duration_seconds"] for row in result["rounds"])
     return result
@@ -133,9 +143,11 @@ def of_events(happened: Iterable[events.Event]) -> dict[str, Any]:
 
 def _resolved(result: dict[str, Any], event: events.Resolved) -> None:
     result |= {"config": event.config, "config_sha256": event.config_sha256}
+    result |= {"game": event.config["game"], "manifests": [{"after_round": 0, **event.manifest}]}
 
 
 def _started(result: dict[str, Any], event: events.Started) -> None:
+    result["initial_loss"] = event.loss
     result["clients"] = [
         {"client": share.client, "num_examples": share.num_examples, "behaviour": share.behaviour}
         | {"contribution": 0.0, "reward_microtokens": 0}

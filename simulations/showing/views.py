@@ -15,7 +15,6 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from incentives.models import Transfer
 from simulations import owners
-from simulations.config import SimulationConfig
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
 from simulations.showing import fragments, stream, wording
@@ -159,7 +158,12 @@ def simulation(request: HttpRequest, simulation_id: int) -> HttpResponse:
 
 
 def _simulation(request: HttpRequest, shown: Simulation, message: str = "", status: int = 200) -> HttpResponse:
-    context = {**_page(request, shown), "configuration": wording.configuration(shown), "message": message}
+    context = {
+        **_page(request, shown),
+        "configuration": wording.configuration(shown),
+        "machines": wording.machines(shown),
+        "message": message,
+    }
     return render(request, "simulations/simulation.html", context, status=status)
 
 
@@ -266,8 +270,8 @@ def again(request: HttpRequest, simulation_id: int) -> HttpResponse:
     """Queue the same configuration once more, as the reader's own."""
     shown = found(request, simulation_id)
     try:
-        config = SimulationConfig.from_dict(shown.config)
-        fresh = lifecycle.queue(config, origin=Origin.PAGE, owned_by=owners.person(request), address=request.address)
+        owner = owners.person(request)
+        fresh, _ = lifecycle.run_again(shown, origin=Origin.PAGE, owned_by=owner, address=request.address)
     except lifecycle.QueueFull as error:
         return _simulation(request, shown, message=f"{error}.", status=429)
     except ConfigError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulations.config import FIELDS
+from simulations.config import AVERAGED, FIELDS, NO_GAME, in_todays_words
 from simulations.models import Simulation
+from simulations.running import manifest
 from training.config import BEHAVIOURS, DATASETS
 
 LABELS = {
@@ -31,6 +32,7 @@ LABELS = {
     "evaluate_every": "Evaluate every",
     "valuation": "Contribution by",
     "utility": "Worth of a coalition",
+    "game": "Contributions to the model of",
     "utility_weights": "Weights in a coalition",
     "pool": "Pool of a round",
     "pool_tokens": "Tokens a round",
@@ -46,7 +48,7 @@ CHOICES = {
     "logistic": "logistic regression",
     "iid": "even (IID)",
     "dirichlet": "Dirichlet",
-    "pathological": "few labels each",
+    "pathological": "sorted shards",
     "quantity": "uneven sizes",
     "fedavg": "FedAvg",
     "fedavgm": "FedAvgM, server momentum",
@@ -58,6 +60,7 @@ CHOICES = {
     "leave_one_out": "leave one out",
     "none": "not measured",
     "fixed": "fixed",
+    "improvement": "improvement on the best so far",
     "cpu": "CPU",
     "ray": "a Ray cluster",
 }
@@ -118,6 +121,14 @@ def rule(simulation: Simulation) -> str:
     return f"{short(config['valuation'])}, {short(config['reward_rule'])}"
 
 
+def game_note(simulation: Simulation) -> str:
+    """By whose model contributions are measured, where that is not the one that the server made."""
+    config = simulation.config
+    if config["strategy"] in AVERAGED or config["valuation"] in NO_GAME:
+        return ""
+    return f"to the model of plain federated averaging, not to that of {short(config['strategy'])}"
+
+
 def behaviour(simulation: Simulation, client: dict[str, Any]) -> dict[str, Any]:
     """What a client does, in words, with the parameters that are not the usual ones."""
     kind = client["behaviour"]
@@ -128,16 +139,24 @@ def behaviour(simulation: Simulation, client: dict[str, Any]) -> dict[str, Any]:
 
 
 def configuration(simulation: Simulation) -> list[dict[str, Any]]:
-    """Every field with its value, for the table on the page."""
+    """Every field with its value, in today's words, for the table on the page."""
+    meant = in_todays_words(simulation.config, simulation.scheme)
     return [
         {
             "name": name,
             "label": label(name),
-            "value": _shown(simulation.config.get(name)),
+            "value": _shown(meant.get(name, field.default)),
             "help": field.metadata["help"],
         }
         for name, field in FIELDS.items()
     ]
+
+
+def machines(simulation: Simulation) -> list[str]:
+    """On what it was trained, a line for the start and for each time that it went on."""
+    first, *later = simulation.manifests or [None]
+    lines = [manifest.in_words(first)] if first else []
+    return lines + [f"after round {entry['after_round']:,}: {manifest.in_words(entry)}" for entry in later]
 
 
 def _shown(value: Any) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from simulations.config import FIELDS, PRESETS, SimulationConfig
+from simulations.config import FIELDS, FIRST_FIELDS, PRESETS, SimulationConfig, renewed
 from training.config import ConfigError
 
 
@@ -115,6 +115,84 @@ def test_equal_meanings_have_equal_hashes():
     )
     assert plain == spelt
     assert plain.sha256() == spelt.sha256()
+
+
+@pytest.mark.parametrize(
+    ("fields", "sha256"),
+    [
+        ({}, "5492ac2d2d2443029d7575f09a191b176781dce927b92e8f8b0ee9f484f743f6"),
+        (
+            {"strategy": "fedadam", "server_lr": 0.1, "alpha": 3.0, "device": "cpu"},
+            "16ce9ebd1b59b2b3fb50cc1cc4e842dc032fe7c26463b64c7d77a3972645db7e",
+        ),
+        (
+            {"partition": "dirichlet", "behaviours": {"2": {"kind": "label_flip"}, "3": {"kind": "dropout"}}},
+            "dab0e4ebcd917afb80f70dc0e2c12da506aac429121601ddd6bfc16e2382f1c5",
+        ),
+        (
+            {"pool": "fixed", "pool_tokens": 3.5, "valuation": "loss_improvement", "validation_size": 100},
+            "f86b6f605caf377146b95af63e4348bef207af7d1f42a1e1655d418549c60d9a",
+        ),
+    ],
+)
+def test_a_hash_is_for_ever(fields, sha256):
+    """What a later release adds, and leaves at its default, moves none of them."""
+    assert SimulationConfig.from_dict(fields).resolved("digits").sha256() == sha256
+
+
+def test_the_first_schemes_hash_is_for_ever():
+    """As the first release printed it."""
+    config = SimulationConfig.from_record({}, 1).resolved("digits")
+    assert set(config.to_dict()) == set(FIRST_FIELDS)
+    assert config.sha256() == "88305371a08dd611a44bece4691cc35d8b65f7737d660f1603cc914d6cba9373"
+
+
+def test_the_hash_covers_kinds_with_their_own_parameters_alone():
+    assert SimulationConfig(alpha=3.0, tau=1.0, proximal_mu=1.0).hashed() == {"scheme": 2}
+    adam = SimulationConfig(strategy="fedadam", server_lr=0.03, tau=1.0, server_momentum=0.5)
+    assert adam.hashed() == {"scheme": 2, "strategy": {"kind": "fedadam", "tau": 1.0}}
+    fixed = SimulationConfig(pool="fixed", pool_tokens=2, scaling_factor=3.0, partition="pathological")
+    assert fixed.hashed() == {
+        "scheme": 2,
+        "pool": {"kind": "fixed", "tokens": 2.0},
+        "partition": {"kind": "pathological"},
+    }
+    assert SimulationConfig(scaling_factor=3.0).hashed()["pool"] == {"kind": "improvement", "scaling_factor": 3.0}
+    flip = SimulationConfig(
+        behaviours={3: {"kind": "label_flip", "fraction": 1.0}, 4: {"kind": "sign_flip", "scale": 2}}
+    )
+    assert flip.hashed()["behaviours"] == {"3": {"kind": "label_flip"}, "4": {"kind": "sign_flip", "scale": 2.0}}
+    assert SimulationConfig(dataset="digits", validation_size=143).hashed() == {
+        "scheme": 2,
+        "dataset": {"kind": "digits"},
+    }
+    assert SimulationConfig(device="cuda").hashed() == {"scheme": 2, "device": "cuda"}
+
+
+def test_loss_improvement_is_measured_and_recorded_with_renormalised_weights():
+    assert SimulationConfig(valuation="loss_improvement").resolved("digits").utility_weights == "renormalised"
+    old = SimulationConfig.from_record({"valuation": "loss_improvement"}, 1).resolved("digits")
+    assert (old.utility_weights, old.weights_in_use) == ("fixed", "renormalised")
+
+
+def test_more_tokens_than_a_ledger_holds_are_refused_before_the_start():
+    text = errors(pool="fixed", pool_tokens=1_000_000, num_rounds=10_000)["pool_tokens"]
+    assert text == "10,000 rounds of 1,000,000 tokens are more than a ledger can hold, 9,007,199,255"
+    assert SimulationConfig.from_dict({"pool": "fixed", "pool_tokens": 1_000_000, "num_rounds": 9_000})
+    assert SimulationConfig.from_record({"pool": "fixed", "pool_tokens": 1_000_000, "num_rounds": 10_000}, 1)
+
+
+def test_a_scheme_is_not_asked_for():
+    assert errors(scheme=1) == {"scheme": "there is no such field"}
+
+
+def test_a_record_of_the_first_scheme_is_repeated_with_its_meaning():
+    config, changed = renewed(SimulationConfig.from_record({}, 1).to_dict(), 1)
+    assert (config.pool, config.game, config.scheme, changed) == ("improvement_each_round", "fedavg", 2, [])
+    silent = {"behaviours": {"1": {"kind": "free_rider"}}, "strategy": "median", "utility_weights": "renormalised"}
+    config, changed = renewed(SimulationConfig.from_record(silent, 1).to_dict(), 1)
+    assert [sentence.partition(":")[0] for sentence in changed] == ["strategy", "valuation"]
+    assert renewed(config.to_dict(), 2) == (config, [])
 
 
 def test_the_hash_covers_every_field_but_where_it_runs():

@@ -2,19 +2,27 @@
 
 import dataclasses
 import hashlib
+import platform
 import re
+import tomllib
 from fractions import Fraction
+from itertools import pairwise
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
-from incentives.valuation import VALUATIONS
+from fedsite.tests.machine import PROJECT
+from incentives.valuation import VALUATIONS, NotFinite
 from incentives.valuation.evidence import unpack
-from simulations.config import SimulationConfig
+from simulations.config import FIRST_FIELDS, SimulationConfig
 from simulations.running import events
-from simulations.running.engine import simulate
+from simulations.running.engine import pool_of, simulate, valuer
 from simulations.tests.cast import NOWHERE, config, happened, rounds
 from training.config import ConfigError
 from training.events import TrainingError
+from training.figures import figure
 
 
 def run(**fields) -> list[events.Event]:
@@ -84,6 +92,130 @@ def test_every_valuation_pays(valuation):
 def test_equal_pays_everybody_who_sent_an_update_the_same():
     done = rounds(run(valuation="equal", num_rounds=1, pool="fixed", pool_tokens=9))[0]
     assert [part.reward_microtokens for part in done.clients] == [3_000_000, 0, 3_000_000, 3_000_000]
+
+
+@pytest.mark.parametrize("weights", ["fixed", "renormalised"])
+@pytest.mark.parametrize("valuation", list(VALUATIONS))
+def test_who_sends_nothing_is_worth_nothing_by_every_valuation(valuation, weights):
+    """Under renormalised weights `equal` paid a silent client as much as any other."""
+    done = rounds(run(valuation=valuation, num_rounds=1, utility_weights=weights, pool="fixed", pool_tokens=9))[0]
+    assert [part.reward_microtokens for part in done.clients if part.client == 2] == [0]
+    assert [part.contribution for part in done.clients if part.client == 2] == [0.0]
+    assert sum(part.reward_microtokens for part in done.clients) == 9_000_000
+
+
+def test_the_first_scheme_pays_for_silence():
+    told = config(valuation="equal", num_rounds=1, utility_weights="renormalised", pool="fixed", pool_tokens=8)
+    old = SimulationConfig.from_record({n: v for n, v in told.to_dict().items() if n in FIRST_FIELDS}, 1)
+    done = rounds(list(simulate(old, data_dir=NOWHERE)))[0]
+    assert [part.reward_microtokens for part in done.clients] == [2_000_000] * 4
+
+
+def test_ground_that_is_regained_is_paid_once():
+    losses = [2.0, 1.0, 1.8, 1.0, 1.8, 1.0]
+    minted = {}
+    for pool in ("improvement", "improvement_each_round"):
+        rounds_trained = [
+            SimpleNamespace(
+                round_number=number,
+                previous_validation_loss=losses[number - 1],
+                best_validation_loss=min(losses[:number]),
+                validation_loss=losses[number],
+            )
+            for number in range(1, 6)
+        ]
+        minted[pool] = sum(pool_of(config(pool=pool), trained) for trained in rounds_trained)
+    assert minted == {"improvement": 10_000_000, "improvement_each_round": 26_000_000}
+
+
+def test_the_best_loss_so_far_survives_a_kill_and_a_lost_checkpoint(tmp_path):
+    restless = config(
+        num_clients=5,
+        num_rounds=5,
+        lr=2.0,
+        batch_size=64,
+        seed=100,
+        partition="pathological",
+        model="logistic",
+        behaviours={},
+    )
+    whole = rounds(list(simulate(restless, data_dir=NOWHERE, checkpoint_dir=tmp_path)))
+    assert whole[-1].validation_loss < min(done.validation_loss for done in whole[:-1])
+    assert any(later.validation_loss > one.validation_loss for one, later in pairwise(whole))
+    kept = [(4, whole[3].checkpoint_sha256)]
+    (tmp_path / "round-000005.pt").unlink()
+    for checkpoints in (kept, []):
+        rest = simulate(restless, data_dir=NOWHERE, checkpoint_dir=tmp_path, recorded_rounds=4, checkpoints=checkpoints)
+        assert rounds(list(rest))[-1].pool_microtokens == whole[-1].pool_microtokens > 0
+
+
+def reward_lines(**fields) -> list[str]:
+    return [event.message for event in run(**fields) if event.kind == "log" and event.level == "reward"]
+
+
+def test_the_reward_line_says_why_nobody_got_anything():
+    reversed_all = {str(client): {"kind": "sign_flip", "scale": 3} for client in range(1, 5)}
+    assert reward_lines(num_rounds=1, pool="fixed", pool_tokens=0)[0].endswith("; the pool is fixed at 0 tokens")
+    assert "below its best so far" in reward_lines(num_rounds=1, behaviours=reversed_all)[0]
+    assert "did not fall" in reward_lines(num_rounds=1, behaviours=reversed_all, pool="improvement_each_round")[0]
+    assert "less than a micro-token" in reward_lines(num_rounds=1, scaling_factor=1e-9)[0]
+    assert "no contribution is above 0" in reward_lines(num_rounds=1, behaviours=reversed_all, pool="fixed")[0]
+
+
+def test_the_valuation_line_says_whose_model_is_measured():
+    lines = {
+        strategy: next(event.message for event in run(num_rounds=1, strategy=strategy) if "coalitions" in event.message)
+        for strategy in ("fedavg", "multi_krum")
+    }
+    assert "plain federated averaging, not to that of multi krum" in lines["multi_krum"]
+    assert "averaging" not in lines["fedavg"]
+
+
+DIVERGING = {
+    "num_clients": 5,
+    "num_rounds": 8,
+    "strategy": "fedprox",
+    "proximal_mu": 100.0,
+    "lr": 0.05,
+    "behaviours": {},
+}
+
+
+def test_a_run_that_got_worse_says_so_in_a_few_digits():
+    happenings = run(**DIVERGING)
+    warnings = [event.message for event in happenings if event.kind == "log" and event.level == "warning"]
+    assert "The model is worse than it began: test loss" in warnings[-1]
+    assert "lr is 0.05, proximal_mu is 100" in warnings[-1]
+    assert figure(2.53e20) == "2.53e+20"
+    assert not any(re.search(r"\d{9}", event.message) for event in happenings if event.kind == "log")
+
+
+def test_a_run_that_would_mint_more_than_there_is_names_round_and_field():
+    words = r"Round \d: .* tokens are more than .* the validation loss fell from .* scaling_factor is 10; .*proximal_mu"
+    with pytest.raises(TrainingError, match=words):
+        run(**DIVERGING, pool="improvement_each_round")
+
+
+def test_a_coalition_that_has_no_loss_is_named_with_its_clients():
+    game = SimpleNamespace(players=(2, 5), num_examples=(10, 10))
+    with pytest.raises(NotFinite, match="the updates of clients 5 together give a model whose loss is not finite"):
+        valuer(config().resolved("digits"))(Broken(**vars(game)))
+
+
+class Broken(SimpleNamespace):
+    """A game in which whoever works with the second player diverges."""
+
+    def __call__(self, coalitions):
+        return np.where(coalitions[:, 1], np.inf, 0.0)
+
+
+def test_it_tells_on_what_it_was_trained():
+    told = happened()[0].manifest
+    assert told["torch"] == torch.__version__
+    assert told["python"] == platform.python_version()
+    assert told["fedsite"] == tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert told["processor"]
+    assert told["device"] == "cpu"
 
 
 def test_the_pool_stays_in_the_treasury_where_nobody_helped():

@@ -164,7 +164,8 @@ class Card:
             room.join()
         if deltas is not None and sheet.is_dealt:
             deltas = deltas.index_select(0, torch.from_numpy(sheet.rows).to(self.device))
-        return Crowd(room.mean, deltas), *room.told(sheet)
+        arrived = tuple((sheet.steps[sheet.rows] > 0).tolist()) if deltas is not None else ()
+        return Crowd(room.mean, deltas, arrived), *room.told(sheet)
 
     def _room(self, sheet: Sheet) -> Room:
         if self.room is None or not self.room.holds(sheet):

@@ -13,3 +13,4 @@ class Crowd:
 
     mean: Tensor  # float64 [P], weighted by the examples
     deltas: Tensor | None  # float32 [n, P] in the cohort's order; None where nobody looks at each of them
+    arrived: tuple[bool, ...] = ()  # whose row is an update that was sent; as long as `deltas`

@@ -2,7 +2,9 @@
 
 A strategy is a function (weights [P], updates in the cohort's order, total_examples of the whole cohort,
 state, config) -> (new weights [P], new state). It may read the updates once, one by one, or make a list of
-them; between rounds it keeps what it needs in `state`, tensors by name, which travels in the checkpoint.
+them. What absence does to its mean is its own to say: the averaging and the optimising ones take a client that
+sent nothing for a zero update at its full weight, the robust ones are over what arrived. Between rounds it keeps
+what it needs in `state`, tensors by name, which travels in the checkpoint.
 """
 
 from __future__ import annotations

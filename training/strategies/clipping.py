@@ -24,9 +24,12 @@ def centred_clipping(
     """v = v + mean of (x_i - v) min(1, r / |x_i - v|), w = w + v (centred clipping, Karimireddy et al. 2021).
 
     Keeps v, at first zero: the centre is the step of the round before. One pass over the updates in a round.
+    The mean is over the updates that arrived; where there is none, weights and centre stay as they are.
     r = clipping_norm, or the median of the updates' norms |x_i|. With a huge r it is the plain mean.
     """
-    deltas = sent(updates, weights)
+    deltas = sent(updates, weights, config)
+    if not deltas:
+        return weights, state
     centre = state.get("centre", torch.zeros_like(weights)).to(torch.float64)
     radius = median(map(norm, deltas)) if config.clipping_norm is None else config.clipping_norm
     step = clipped_mean(deltas, centre, radius)

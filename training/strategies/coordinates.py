@@ -25,10 +25,13 @@ def trimmed_mean(
 ) -> tuple[Tensor, StrategyState]:
     """Coordinate-wise trimmed mean (Yin et al. 2018, definition 2). Keeps no state.
 
-    Of each weight's n values the b largest and the b smallest are dropped and the others averaged, every client
-    alike; b = num_malicious_clients, the paper's beta n. With b = 0 and clients of equal size this is FedAvg.
+    Of each weight's n values, those that arrived, the b largest and the b smallest are dropped and the others averaged,
+    every client alike; b = num_malicious_clients, the paper's beta n, at most (n - 1) / 2. With b = 0 and clients of
+    equal size this is FedAvg. Where nothing arrived the weights stay.
     """
-    deltas = sent(updates, weights)
+    deltas = sent(updates, weights, config)
+    if not deltas:
+        return weights, state
     cut = guarded_against(config, "trimmed_mean", len(deltas))
     return moved(weights, middle_mean(deltas, cut)), state
 
@@ -42,9 +45,12 @@ def median(
 ) -> tuple[Tensor, StrategyState]:
     """Coordinate-wise median (Yin et al. 2018, definition 1). Keeps no state.
 
-    Of an even number of values it is the mean of the two in the middle.
+    Of the values that arrived; of an even number it is the mean of the two in the middle. Where nothing arrived the
+    weights stay.
     """
-    deltas = sent(updates, weights)
+    deltas = sent(updates, weights, config)
+    if not deltas:
+        return weights, state
     return moved(weights, middle_mean(deltas, (len(deltas) - 1) // 2)), state
 
 

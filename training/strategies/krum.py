@@ -25,10 +25,13 @@ def multi_krum(
     """Multi-Krum (Blanchard et al. 2017). Keeps no state.
 
     The score of an update is the sum of its squared distances to the n - f - 2 others nearest to it; the n - f
-    updates of lowest score are averaged, every client alike. f = num_malicious_clients, and n must be at least
-    2f + 3. Of equal scores the lower client number's goes first.
+    updates of lowest score are averaged, every client alike. n is how many arrived, and f = num_malicious_clients or
+    what n bears, (n - 3) / 2; with f = 0 it is the plain mean. Of equal scores the lower client number's goes first.
+    Where nothing arrived the weights stay.
     """
-    deltas = sent(updates, weights)
+    deltas = sent(updates, weights, config)
+    if not deltas:
+        return weights, state
     malicious = guarded_against(config, "multi_krum", len(deltas))
     return moved(weights, mean([deltas[place] for place in selected(deltas, malicious)])), state
 

@@ -9,11 +9,8 @@ from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
-from training.config import TrainingConfig
+from training.config import SERVER_LR, TrainingConfig
 from training.strategies.reading import StrategyState, moved, weighted_mean
-
-FEDAVGM_LR = 1.0
-FEDADAM_LR = 0.03  # on MNIST with ten clients and ten rounds better than 0.01, IID and Dirichlet
 
 
 def fedavgm(
@@ -30,7 +27,7 @@ def fedavgm(
     velocity = weighted_mean(updates, weights, total_examples)
     if "velocity" in state:
         velocity.add_(state["velocity"], alpha=config.server_momentum)
-    learning_rate = FEDAVGM_LR if config.server_lr is None else config.server_lr
+    learning_rate = SERVER_LR["fedavgm"] if config.server_lr is None else config.server_lr
     return moved(weights, learning_rate * velocity), {"velocity": velocity.to(torch.float32)}
 
 
@@ -57,7 +54,7 @@ def fedadam(
         second.add_(state["second_moment"], alpha=config.beta_2)
     else:
         second.add_(config.beta_2 * config.tau**2)
-    learning_rate = FEDADAM_LR if config.server_lr is None else config.server_lr
+    learning_rate = SERVER_LR["fedadam"] if config.server_lr is None else config.server_lr
     step = learning_rate * first / (second.sqrt() + config.tau)
     kept = {"first_moment": first.to(torch.float32), "second_moment": second.to(torch.float32)}
     return moved(weights, step), kept

@@ -72,16 +72,19 @@ class _Sum:
         self.thin.clear()
 
 
-def sent(updates: Iterable[Update] | Crowd, weights: Tensor) -> list[Tensor]:
-    """All deltas [P], in the cohort's order. A client that sent nothing stands as a zero update among them.
+def sent(updates: Iterable[Update] | Crowd, weights: Tensor, config: TrainingConfig) -> list[Tensor]:
+    """The deltas [P] that arrived, in the cohort's order; none where nobody sent anything.
 
-    To leave it out would let clients shrink the round, and with it the share of attackers that is guarded against.
+    Robust strategies are defined over these: a zero vote of the absent would outvote those who work, and their number
+    tells how many malicious ones are guarded against. Under scheme 1 the absent vote zero.
     """
     if isinstance(updates, Crowd):
         assert updates.deltas is not None, "who looks at each update is not in strategies.AVERAGING"
-        return [*updates.deltas]
-    nothing = torch.zeros_like(weights)
-    return [nothing if update.delta is None else update.delta for update in updates]
+        here = zip(updates.deltas, updates.arrived, strict=True)
+        return [delta for delta, arrived in here if arrived or config.absent_vote]
+    nothing = torch.zeros_like(weights) if config.absent_vote else None
+    deltas = [nothing if update.delta is None else update.delta for update in updates]
+    return [delta for delta in deltas if delta is not None]
 
 
 def mean(deltas: Sequence[Tensor]) -> Tensor:
@@ -98,8 +101,9 @@ def moved(weights: Tensor, step: Tensor) -> Tensor:
 
 
 def guarded_against(config: TrainingConfig, strategy: str, num_clients: int) -> int:
-    """Of the round's clients, how many are taken for malicious; TrainingError where the strategy cannot bear them."""
-    malicious = config.malicious_among(num_clients)
-    if malicious > MOST_MALICIOUS[strategy](num_clients):
+    """Of the clients that sent something, how many are taken for malicious: at most as many as the strategy can bear
+    among so few. Under scheme 1 more than that is a TrainingError."""
+    malicious, most = config.malicious_among(num_clients), MOST_MALICIOUS[strategy](num_clients)
+    if config.scheme == 1 and malicious > most:
         raise TrainingError(f"{strategy} cannot guard against {malicious} of {num_clients} clients in a round")
-    return malicious
+    return max(0, min(malicious, most))

@@ -121,18 +121,52 @@ def test_clipping_takes_the_median_of_the_norms_for_its_radius():
     assert joined("centred_clipping", updates, state=before)[0].item() == pytest.approx(10 - 3)
 
 
-def test_clipping_bears_a_round_in_which_most_are_silent():
-    """The median norm is then 0: nobody moves the centre."""
-    weights, _ = joined("centred_clipping", alike([1.0, 2.0], None, None))
-    assert weights.tolist() == [0.0, 0.0]
-    weights, _ = joined("centred_clipping", alike([1.0, 2.0], None, None), state={"centre": torch.ones(2)})
-    assert weights.tolist() == [1.0, 1.0]
+ROBUST = ("trimmed_mean", "median", "multi_krum", "centred_clipping")
+
+
+@pytest.mark.parametrize("strategy", ROBUST)
+@pytest.mark.parametrize("silent", [1, 6, 9])
+def test_the_absent_have_no_vote(strategy, silent):
+    """With 4 of 10 answering +1 the median was 0, and clipping repeated its step of the round before for ever."""
+    came = alike(*[[1.0, -2.0]] * (10 - silent))
+    weights, state = joined(strategy, [*came, *alike(*[None] * silent)])
+    assert weights.tolist() == pytest.approx([1.0, -2.0])
+    alone, state_alone = joined(strategy, came)
+    assert (weights.tolist(), state.keys()) == (alone.tolist(), state_alone.keys())
+
+
+@pytest.mark.parametrize("strategy", ROBUST)
+def test_where_nobody_answers_the_model_stays(strategy):
+    before = {"centre": torch.ones(2)} if strategy == "centred_clipping" else {}
+    weights, state = joined(strategy, alike(None, None, None), state=before, weights=torch.tensor([3.0, 4.0]))
+    assert weights.tolist() == [3.0, 4.0]
+    assert state is before or state == before
+
+
+def test_the_first_scheme_counts_the_absent_as_zero_votes():
+    """Runs that it queued go on so."""
+    votes = alike([1.0], [1.0], [1.0], [1.0], *[None] * 6)
+    assert joined("median", votes, scheme=1)[0].item() == 0.0
+    assert joined("median", votes)[0].item() == 1.0
+    assert joined("centred_clipping", alike([1.0, 2.0], None, None), scheme=1)[0].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "malicious", "count", "most"), [("trimmed_mean", 3, 6, 2), ("multi_krum", 2, 6, 1)]
+)
+def test_few_arrivals_lower_how_many_are_guarded_against(strategy, malicious, count, most):
+    """A configuration is checked against its own cohorts, but of a round fewer may arrive."""
+    few = drawn(count, 20)
+    guarded = joined(strategy, few, num_malicious_clients=malicious)[0]
+    assert torch.equal(guarded, joined(strategy, few, num_malicious_clients=most)[0])
+    for tiny in (1, 2):
+        plain = torch.stack([each.delta for each in few[:tiny]]).double().mean(dim=0).float()
+        assert torch.allclose(joined(strategy, few[:tiny], num_malicious_clients=malicious)[0], plain, atol=1e-7)
 
 
 @pytest.mark.parametrize(("strategy", "malicious", "count"), [("trimmed_mean", 3, 6), ("multi_krum", 2, 6)])
-def test_it_refuses_a_round_that_is_too_small_to_guard(strategy, malicious, count):
-    """A configuration is checked against its own cohorts, but a run may be given smaller ones."""
-    config = TrainingConfig(strategy=strategy, num_malicious_clients=malicious)
+def test_the_first_scheme_refuses_a_round_that_is_too_small_to_guard(strategy, malicious, count):
+    config = TrainingConfig(strategy=strategy, num_malicious_clients=malicious, scheme=1)
     with pytest.raises(TrainingError, match=f"{strategy} cannot guard against {malicious} of {count} clients"):
         STRATEGIES[strategy](torch.zeros(2), drawn(count, 2), 21, {}, config)
 

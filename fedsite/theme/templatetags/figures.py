@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django import template
 
+from training.figures import figure
+
 register = template.Library()
 
 NOTHING = "–"
@@ -13,7 +15,7 @@ MICRO = 1_000_000
 @register.filter
 def tokens(microtokens: int | None) -> str:
     """Micro-tokens as tokens with three decimals: 92418000 is 92.418."""
-    return NOTHING if microtokens is None else decimals(microtokens / MICRO, 3)
+    return NOTHING if microtokens is None else f"{microtokens / MICRO:,.3f}".replace("-", "−")
 
 
 @register.filter
@@ -27,13 +29,13 @@ def exact_tokens(microtokens: int | None) -> str:
 
 @register.filter
 def decimals(value: float | None, places: int = 4) -> str:
-    return NOTHING if value is None else f"{value:,.{places}f}".replace("-", "−")
+    return NOTHING if value is None else figure(value, places).replace("-", "−")
 
 
 @register.filter
 def signed(value: float | None, places: int = 4) -> str:
     """With its sign, as a contribution wants it."""
-    return decimals(value, places) if not value else f"{value:+,.{places}f}".replace("-", "−")
+    return f"{'+' if value and value > 0 else ''}{decimals(value, places)}"
 
 
 @register.filter

@@ -161,11 +161,13 @@ def configuration(fields: dict[str, Any]) -> SimulationConfig:
 
 async def unrecorded(config: SimulationConfig) -> AsyncIterator[Event]:
     """The events of a run that nobody writes down."""
-    trainer = await Trainer.start(
-        Assignment(
-            config=config.to_dict(), data_dir=str(settings.FEDSITE_DATA_DIR), most_bytes=settings.FEDSITE_MAX_MEMORY
-        )
+    assignment = Assignment(
+        config=config.to_dict(),
+        scheme=config.scheme,
+        data_dir=str(settings.FEDSITE_DATA_DIR),
+        most_bytes=settings.FEDSITE_MAX_MEMORY,
     )
+    trainer = await Trainer.start(assignment)
     try:
         async for event in trainer.events():
             yield event
