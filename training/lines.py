@@ -60,13 +60,9 @@ def completed(num_rounds: int) -> str:
 
 
 def calmer(config: TrainingConfig) -> str:
-    """Which fields a run that diverged should look at, with what they are."""
-    steps = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    if config.strategy == "fedprox":
-        steps["proximal_mu"] = config.proximal_mu
-    if config.strategy in SERVER_LR:
-        steps["server_lr"] = config.server_lr if config.server_lr is not None else SERVER_LR[config.strategy]
-    return "smaller steps may help: " + ", ".join(f"{name} is {value:g}" for name, value in steps.items() if value)
+    """Which fields a run that diverges should make smaller."""
+    fields = ["lr"] + ["proximal_mu"] * (config.strategy == "fedprox") + ["server_lr"] * (config.strategy in SERVER_LR)
+    return f"a smaller {' or '.join(fields)} may help"
 
 
 def _clients(count: int) -> str:

@@ -21,7 +21,7 @@ def of_this_process(device: str) -> dict[str, Any]:
     import numpy
     import torch
 
-    from training import threads
+    from training import host
 
     return {
         "fedsite": VERSION,
@@ -32,7 +32,7 @@ def of_this_process(device: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": threads.cores() if torch.get_num_threads() == 1 else 1,
+        "threads": host.processors() if torch.get_num_threads() == 1 else 1,
         "device": device,
         "gpu": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else None,
     }

@@ -25,6 +25,7 @@ parts = st.builds(
     contribution=loss,
     reward_microtokens=st.integers(0, 2**53),
 )
+plain = st.dictionaries(st.text(), st.integers() | st.text())
 rounds = st.builds(
     events.Round,
     round_number=st.integers(1, 1000),
@@ -39,7 +40,7 @@ others = st.one_of(
     st.builds(events.Started, clients=st.lists(shares, max_size=3).map(tuple), loss=number, accuracy=number),
     st.builds(events.Completed),
     st.builds(events.Failed),
-    st.builds(events.Resolved, config=st.dictionaries(st.text(), st.integers() | st.text())),
+    st.builds(events.Resolved, config=plain, manifest=plain),
 )
 
 

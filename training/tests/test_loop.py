@@ -216,17 +216,18 @@ def test_it_offers_each_rounds_game(digits, num_clients):
         assert torch.linalg.vector_norm(delta).item() == pytest.approx(norms[player], rel=1e-6)
 
 
-def test_it_lets_silent_clients_play_where_weights_are_renormalised(digits):
-    config = config_for(num_rounds=1, behaviours={2: {"kind": "free_rider"}})
+@pytest.mark.parametrize(("scheme", "players"), [(1, (1, 2, 3, 4)), (2, (1, 3, 4))])
+def test_who_sends_nothing_plays_no_game_but_in_the_first_scheme(digits, scheme, players):
+    config = config_for(num_rounds=1, behaviours={2: {"kind": "free_rider"}}, scheme=scheme)
     (event,) = rounds_of(
         run(
             config,
             digits,
-            value=lambda game: (game.players, bool(game.deltas[1].any())),
+            value=lambda game: game.players,
             utility_weights="renormalised",
         )
     )
-    assert event.valued == ((1, 2, 3, 4), False)
+    assert event.valued == players
 
 
 def test_it_offers_a_game_without_players_where_nobody_sent_anything(digits):
@@ -234,6 +235,22 @@ def test_it_offers_a_game_without_players_where_nobody_sent_anything(digits):
     (event,) = rounds_of(run(config, digits, value=lambda game: game(np.zeros((1, 0), dtype=bool)).tolist()))
     assert event.valued == [pytest.approx(-event.validation_loss, abs=1e-5)]
     assert event.validation_loss == event.previous_validation_loss
+
+
+def test_it_names_the_round_whose_game_has_no_finite_number(digits):
+    def diverged(game):
+        raise FloatingPointError("no finite loss")
+
+    with pytest.raises(TrainingError, match=r"^Round 1: no finite loss; a smaller lr or proximal_mu may help$"):
+        list(run(config_for(strategy="fedprox"), digits, value=diverged))
+
+
+def test_it_warns_where_the_model_got_worse(digits):
+    reversed_all = {client: {"kind": "sign_flip", "scale": 20.0} for client in range(1, 5)}
+    *_, warning, end = run(config_for(behaviours=reversed_all), digits)
+    assert isinstance(end, Completed)
+    assert (warning.level, warning.message[:44]) == ("warning", "The model is worse than it began: test loss ")
+    assert "worse" not in messages(run(config_for(), digits))[-1]
 
 
 def test_it_passes_on_utility_and_an_exception_of_the_valuation(digits):
