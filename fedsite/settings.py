@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import dj_database_url
@@ -80,6 +81,20 @@ def folder(name: str, default: str) -> Path:
     if path.exists() and not path.is_dir():
         raise stop(name, "a folder, and this is a file")
     return path
+
+
+def sqlite_file(url: str) -> str:
+    """The file that sqlite:///name or sqlite:////folder/name means, whichever folder a command is started in."""
+    if url in ("sqlite://:memory:", "sqlite:///:memory:"):
+        return ":memory:"
+    if url and (not url.startswith("sqlite:///") or url == "sqlite:///"):
+        raise stop("DATABASE_URL", "sqlite:///name in the project's folder, or sqlite:////folder/name")
+    if "?" in url:
+        raise stop("DATABASE_URL", "%3F in the place of ?, as a file of SQLite takes no options")
+    path = BASE_DIR / (unquote(url.removeprefix("sqlite:///")) or "db.sqlite3")
+    if "\0" in str(path) or path.is_dir():
+        raise stop("DATABASE_URL", "a file, and this is none")
+    return str(path)
 
 
 DEBUG = flag("DEBUG", False)
@@ -180,11 +195,19 @@ TEMPLATES = [
     }
 ]
 
-try:
-    # PostgreSQL: a connection lives as long as its query's thread needs it, so that viewers hold none.
-    DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}", conn_max_age=0)}
-except (ValueError, KeyError) as error:
-    raise stop("DATABASE_URL", f"something like postgresql://user:password@host/name ({error})") from None
+DATABASE_URL = os.environ.get("DATABASE_URL", "").strip()
+if "#" in DATABASE_URL:
+    raise stop("DATABASE_URL", "%23 in the place of #, which would end the address")
+if not DATABASE_URL or DATABASE_URL.startswith("sqlite:"):
+    DATABASES: dict[str, dict[str, Any]] = {
+        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sqlite_file(DATABASE_URL)}
+    }
+else:
+    try:
+        # PostgreSQL: a connection lives as long as its query's thread needs it, so that viewers hold none.
+        DATABASES = {"default": dict(dj_database_url.parse(DATABASE_URL, conn_max_age=0))}
+    except (ValueError, KeyError) as error:
+        raise stop("DATABASE_URL", f"something like postgresql://user:password@host/name ({error})") from None
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Closing SQLite's last connection checkpoints the log, so connections stay. IMMEDIATE: two writers wait for each
     # other instead of failing. recursive_triggers: INSERT OR REPLACE may not go round the ledger's delete triggers.

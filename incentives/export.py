@@ -22,6 +22,7 @@ COLUMNS = (
     *("key", "description", "reverses", "recorded_at", "hash"),
 )
 CURRENCY = "MICROTOKEN"
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last ones are full width
 
 
 def csv_lines(ledgers: Iterable[Ledger]) -> Iterator[str]:
@@ -42,11 +43,18 @@ class _Line:
 
 
 def _row(ledger: Ledger, posted: Transaction, transfer: Transfer) -> list[Any]:
-    return [
+    row = [
         *(ledger.name, posted.sequence, transfer.position),
         *(transfer.debit_account.name, transfer.credit_account.name, transfer.amount, transfer.code),
         *(posted.key, posted.description, _reverses(posted), posted.recorded_at.isoformat(), posted.hash),
     ]
+    return [csv_cell(value) for value in row]
+
+
+def csv_cell(value: Any) -> Any:
+    """Spreadsheets compute what begins like a formula, and somebody may have typed it: an apostrophe makes it text. To
+    be used for every cell of every table that is written."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def jsonl_lines(ledgers: Iterable[Ledger]) -> Iterator[str]:
@@ -82,17 +90,29 @@ def beancount_lines(ledgers: Iterable[Ledger]) -> Iterator[str]:
 
 
 def _beancount_ledger(ledger: Ledger) -> Iterator[str]:
-    days = ledger.transactions.aggregate(first=Min("recorded_at"), last=Max("recorded_at"))
+    """The ledger as it is now: what is posted while it is written is left out, in rows and balances alike."""
+    accounts = _moment(ledger)
+    posted_until = ledger.transactions.filter(sequence__lte=ledger.length)
+    days = posted_until.aggregate(first=Min("recorded_at"), last=Max("recorded_at"))
     first = min(_day(days["first"] or ledger.created_at), _day(ledger.created_at))
     after = max(_day(days["last"] or ledger.created_at), first) + timedelta(days=1)
     yield f"\n; {ledger.name}: {ledger.length} transactions, head {ledger.head}\n"
-    for account in ledger.accounts.order_by("pk").iterator():
+    for account in accounts:
         yield f"{first} open {beancount_account(ledger, account)} {CURRENCY}\n"
     for posted in history(ledger):
         yield _beancount_transaction(ledger, posted)
     yield "\n"
-    for account in ledger.accounts.order_by("pk").iterator():
+    for account in accounts:
         yield f"{after} balance {beancount_account(ledger, account)} {account.balance} {CURRENCY}\n"
+
+
+def _moment(ledger: Ledger) -> list[Account]:
+    """The accounts with their balances; head and length of the ledger are set to those of the same moment, as both are
+    read in one statement."""
+    names = ("head", "length", "accounts__id", "accounts__name", "accounts__balance")
+    rows = list(Ledger.objects.filter(pk=ledger.pk).order_by("accounts__id").values_list(*names))
+    ledger.head, ledger.length = rows[0][:2]
+    return [Account(pk=pk, name=name, balance=balance) for _, _, pk, name, balance in rows if pk is not None]
 
 
 def _beancount_transaction(ledger: Ledger, posted: Transaction) -> str:

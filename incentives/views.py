@@ -85,14 +85,14 @@ def export(request: HttpRequest) -> StreamingHttpResponse:
     if format not in FORMATS or (name and not ledgers):
         raise Http404("There is no such ledger or format")
     response = StreamingHttpResponse(
-        _pieces(FORMATS[format](ledgers)), content_type=f"{CONTENT_TYPES[format]}; charset=utf-8"
+        pieces(FORMATS[format](ledgers)), content_type=f"{CONTENT_TYPES[format]}; charset=utf-8"
     )
     response["Content-Disposition"] = f'attachment; filename="{name or "ledger"}.{format}"'
     return response
 
 
-async def _pieces(lines: Iterator[str]) -> AsyncIterator[str]:
-    """Lines in pieces, so that the server never holds a whole ledger in memory nor blocks on the data base."""
+async def pieces(lines: Iterator[str]) -> AsyncIterator[str]:
+    """Lines in pieces, so that the server never holds the whole in memory nor blocks on the data base."""
     take = sync_to_async(lambda: "".join(islice(lines, EXPORT_LINES)))
     while text := await take():
         yield text

@@ -11,6 +11,7 @@ urlpatterns = [
     path("simulations/recent/", views.recent, name="recent"),
     path("simulations/<int:simulation_id>/", views.simulation, name="simulation"),
     path("simulations/<int:simulation_id>/stream/", views.live, name="stream"),
+    path("simulations/<int:simulation_id>/events/", views.events, name="events"),
     path("simulations/<int:simulation_id>/place/", views.place, name="place"),
     path("simulations/<int:simulation_id>/clients/", views.clients, name="clients"),
     path("simulations/<int:simulation_id>/clients/<int:number>/", views.client, name="client"),

@@ -60,6 +60,13 @@ def settings(**environment: str) -> dict[str, Any]:
         ("SECRET_KEY", "", "a long random text"),
         ("DATABASE_URL", "nonsense", "postgresql://"),
         ("DATABASE_URL", "sqlserverr://host/name", "postgresql://"),
+        ("DATABASE_URL", "sqlite:///a?b", "%3F in the place of ?"),
+        ("DATABASE_URL", "sqlite:///a#b", "%23 in the place of #"),
+        ("DATABASE_URL", "postgresql://ann:pw@db.example.org/fedsite#b", "%23 in the place of #"),
+        ("DATABASE_URL", "sqlite://a", "sqlite:///name"),
+        ("DATABASE_URL", "sqlite:///", "sqlite:///name"),
+        ("DATABASE_URL", "sqlite:///fedsite", "a file"),
+        ("DATABASE_URL", "sqlite:///a%00b", "a file"),
         ("REDIS_URL", "localhost:6379", "redis://"),
         ("CORS_ALLOWED_ORIGINS", "localhost:3000", "http://localhost:3000"),
         ("CORS_ALLOWED_ORIGINS", "http://localhost:3000/", "http://localhost:3000"),
@@ -134,6 +141,24 @@ def test_it_reads_sizes(given: str, taken: int) -> None:
 @pytest.mark.usefixtures("bare")
 def test_it_lets_a_run_take_three_quarters_of_the_machine() -> None:
     assert settings()["FEDSITE_MAX_MEMORY"] == host.memory_bytes() * 3 // 4
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("", str(PROJECT / "db.sqlite3")),
+        ("sqlite:///site.sqlite3", str(PROJECT / "site.sqlite3")),
+        ("sqlite:///data/a%3Fb%23c%20d+e%25.sqlite3", str(PROJECT / "data" / "a?b#c d+e%.sqlite3")),
+        ("sqlite:////srv/fedsite/db.sqlite3", "/srv/fedsite/db.sqlite3"),
+        ("sqlite:///:memory:", ":memory:"),
+    ],
+)
+@pytest.mark.usefixtures("bare")
+def test_a_file_of_sqlite_is_the_same_from_every_folder(
+    url: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings(DATABASE_URL=url)["DATABASES"]["default"]["NAME"] == name
 
 
 @pytest.mark.usefixtures("bare")

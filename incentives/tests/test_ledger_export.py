@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db.models import prefetch_related_objects
 
 from incentives import ledger
-from incentives.export import _beancount_transaction
+from incentives.export import _beancount_transaction, beancount_lines
 from incentives.models import Ledger, Transaction
 from incentives.tests.cast import pay, three_rounds
 
@@ -98,6 +98,29 @@ def test_it_writes_balances_that_bean_check_derives_again(two_ledgers, tmp_path)
     wrong = text.replace("balance Assets:Simulation-1:Client-1 12", "balance Assets:Simulation-1:Client-1 13")
     assert wrong != text
     assert bean_check(wrong, tmp_path).returncode == 1
+
+
+@pytest.mark.database
+def test_what_is_posted_while_it_is_written_is_left_out_altogether(tmp_path):
+    opened = three_rounds("simulation-1")
+    lines = beancount_lines(Ledger.objects.all())
+    text = "".join(next(lines) for _ in range(4))  # the options, the ledger's name, its first accounts
+    pay(opened, "round:4", 1, 1, 1, 1)
+    text += next(lines)
+    pay(opened, "round:5", 9)
+    text += "".join(lines)
+    done = bean_check(text, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "round:3" in text
+    assert "round:4" not in text
+
+
+@pytest.mark.parametrize("typed", ["=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1"])
+def test_no_spreadsheet_computes_what_somebody_typed(typed):
+    posted = pay(three_rounds(), "round:4", 1)
+    ledger.reverse(posted, typed)
+    assert list(csv.DictReader(io.StringIO(exported("csv"))))[-1]["description"] == f"'{typed}"
+    assert json.loads(exported("jsonl").splitlines()[-1])["description"] == typed
 
 
 def test_it_dates_transactions_by_the_day_in_utc():

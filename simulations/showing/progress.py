@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, TextIO
 
 from simulations.models import Simulation
@@ -65,14 +66,17 @@ class Progress:
         if not self.moving:
             return self._line(line[0].upper() + line[1:])
         done = BAR_WIDTH * event.round_number // self.num_rounds
-        self.out.write(f"\r\x1b[K[{'#' * done}{'.' * (BAR_WIDTH - done)}] {line}")
-        if event.round_number == self.num_rounds:
-            self.out.write("\n")
-        self.out.flush()
+        end = "\n" if event.round_number == self.num_rounds else ""
+        self._write(f"\r\x1b[K[{'#' * done}{'.' * (BAR_WIDTH - done)}] {line}{end}")
 
     def _line(self, text: str) -> None:
-        self.out.write(("\r\x1b[K" if self.moving else "") + text + "\n")
-        self.out.flush()
+        self._write(("\r\x1b[K" if self.moving else "") + text + "\n")
+
+    def _write(self, text: str) -> None:
+        """A run goes on when nobody reads of it any more."""
+        with suppress(OSError):
+            self.out.write(text)
+            self.out.flush()
 
 
 def table(result: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """A simulation as one JSON object: what `--json` prints and the API answers."""
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -10,10 +11,11 @@ from django.db import connection
 from simulations.config import in_todays_words
 from simulations.models import Contribution, Simulation
 from simulations.running import events, lifecycle
-from simulations.showing.stream import timestamp
+from simulations.showing.stream import event_json, timestamp
 from training.config import SCHEME
 from training.figures import worse
 
+EVENTS = 500
 ROUND_FIELDS = (
     *("loss", "accuracy", "pool_microtokens", "weights_sha256"),
     *("duration_seconds", "train_seconds", "evaluate_seconds", "valuation_seconds"),
@@ -125,6 +127,19 @@ def starts_of(simulation: Simulation, span: tuple[int, int], most: int) -> dict[
         cursor.execute(STARTS.format(joined=JOINED[connection.vendor]), [most, simulation.pk, *span])
         found = cursor.fetchall()
     return {number: sorted(numbers[int(row)] for row in (rows or "").split(",") if row) for number, rows in found}
+
+
+def log_lines(simulation: Simulation) -> Iterator[str]:
+    """Every event up to the row's newest as a JSON array, an event a line; so many in memory at a time."""
+    rows = simulation.events.filter(sequence__lte=simulation.last_sequence).order_by("sequence")
+    yield "["
+    last, before = 0, "\n"
+    while chunk := list(rows.filter(sequence__gt=last)[:EVENTS]):
+        for event in chunk:
+            yield before + json.dumps(event_json(event))
+            before = ",\n"
+        last = chunk[-1].sequence
+    yield "\n]\n"
 
 
 def of_events(happened: Iterable[events.Event]) -> dict[str, Any]:

@@ -7,17 +7,18 @@ from functools import partial
 
 from django.core.paginator import Page, Paginator
 from django.db.models import F, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from incentives.models import Transfer
+from incentives.views import pieces
 from simulations import owners
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
-from simulations.showing import fragments, stream, wording
+from simulations.showing import fragments, results, stream, wording
 from simulations.showing.forms import StartForm
 from training.config import DATASETS, MODELS, ConfigError
 
@@ -171,6 +172,16 @@ def _simulation(request: HttpRequest, shown: Simulation, message: str = "", stat
 async def live(request: HttpRequest, simulation_id: int) -> HttpResponse:
     """The stream that keeps a page up to date."""
     return await stream.respond(request, simulation_id, stream.HTML)
+
+
+@never_cache
+@require_safe
+def events(request: HttpRequest, simulation_id: int) -> StreamingHttpResponse:
+    """All events so far as one JSON array, however many. The API gives them in pages."""
+    shown = found(request, simulation_id)
+    response = StreamingHttpResponse(pieces(results.log_lines(shown)), content_type="application/json")
+    response["Content-Disposition"] = f'attachment; filename="simulation-{simulation_id}-events.json"'
+    return response
 
 
 @never_cache

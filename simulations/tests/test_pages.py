@@ -1,5 +1,6 @@
 """Pages: what they show, what they refuse, and that their cost is bounded."""
 
+import json
 import re
 
 import pytest
@@ -7,9 +8,10 @@ from django.template.loader import render_to_string
 from django.test import Client as Browser
 from django.test.html import parse_html
 
-from simulations.models import Client, Simulation, Status
+from simulations.models import Client, Event, Simulation, Status
 from simulations.running import lifecycle
 from simulations.running.recorder import Claim
+from simulations.showing import results
 from simulations.showing.forms import preset_texts
 from simulations.tests.cast import config, queued, recorded
 from simulations.tests.pages import by_id, text
@@ -307,3 +309,22 @@ def test_nothing_measured_is_said():
 @pytest.mark.parametrize("template", ["404.html", "500.html"])
 def test_pages_of_errors_render_without_anything(template):
     assert "fed<span" in render_to_string(template)
+
+
+def test_the_whole_log_is_whole(client, django_assert_max_num_queries):
+    simulation = recorded()
+    fresh = range(simulation.last_sequence + 1, 1_201)
+    Event.objects.bulk_create(Event(simulation=simulation, sequence=n, kind="log", message="so") for n in fresh)
+    Simulation.objects.filter(pk=simulation.pk).update(last_sequence=1_200)
+    page = client.get(f"/simulations/{simulation.pk}/").content.decode()
+    assert page.count(f'href="/simulations/{simulation.pk}/events/"') == 2
+    simulation.refresh_from_db()
+    Event.objects.create(simulation=simulation, sequence=1_201, kind="log", message="newer than the row")
+    with django_assert_max_num_queries(5):
+        events = json.loads("".join(results.log_lines(simulation)))
+    assert [event["sequence"] for event in events] == list(range(1, 1_201))
+    assert events[0]["kind"] == "queued"
+    answer = client.get(f"/simulations/{simulation.pk}/events/")
+    assert answer["Content-Type"] == "application/json"
+    assert answer["Content-Disposition"] == f'attachment; filename="simulation-{simulation.pk}-events.json"'
+    assert client.get(f"/simulations/{simulation.pk + 1}/events/").status_code == 404
