@@ -25,7 +25,7 @@ def recorded_round(name, n, seed=0):
 
 
 @pytest.mark.parametrize("name", VALUATIONS)
-@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 12])
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 8, 9, 12])
 def test_it_gives_the_same_contributions_again_to_the_last_bit(name, n):
     values, blob = recorded_round(name, n)
     evidence = unpack(blob)
@@ -38,15 +38,41 @@ def test_it_holds_a_thousand_players():
     values, blob = recorded_round("leave_one_out", 1000)
     evidence = unpack(blob)
     assert evidence.coalitions.shape == (1001, 1000)
-    assert len(blob) == 48 + 16 * 1000 + 1001 * (125 + 8)
+    assert len(blob) == 52 + 16 * 1000 + 1001 * 8
     assert VALUATIONS["leave_one_out"](evidence.game(), evidence.num_examples).tobytes() == values.tobytes()
 
 
 def test_it_keeps_a_fixed_layout():
     recorded = Recorded(additive([1.0, -2.0]))
     recorded(np.array([[True, True], [False, True]]))
-    body = struct.pack("<8sII4q2B2d", b"FEDGAME1", 2, 2, 4, 9, 100, 50, 0b11, 0b10, -1.0, -2.0)
+    body = struct.pack("<8sIII4q2B2d", b"FEDGAME2", 2, 2, 0, 4, 9, 100, 50, 0b11, 0b10, -1.0, -2.0)
     assert pack([4, 9], [100, 50], recorded) == body + hashlib.sha256(body).digest()
+
+
+def test_it_writes_and_reads_the_first_layout():
+    """Of runs of scheme 1, for ever."""
+    recorded = Recorded(additive([1.0, -2.0]))
+    recorded(np.array([[True, True], [False, True], [True, False]]))
+    body = struct.pack("<8sII4q3B3d", b"FEDGAME1", 2, 3, 4, 9, 100, 50, 0b11, 0b10, 0b01, -1.0, -2.0, 1.0)
+    blob = body + hashlib.sha256(body).digest()
+    assert pack([4, 9], [100, 50], recorded, version=1) == blob
+    assert unpack(blob).utilities.tolist() == [-1.0, -2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "way", "size"),
+    [
+        ("shapley", 10, 1, 52 + 160 + 8 * 1024),
+        ("leave_one_out", 300, 2, 52 + 16 * 300 + 8 * 301),
+        ("loss_improvement", 300, 3, 52 + 16 * 300 + 8 * 301),
+        ("equal", 300, 0, 52 + 16 * 300),
+    ],
+)
+def test_it_names_coalitions_that_follow_a_rule(name, n, way, size):
+    values, blob = recorded_round(name, n)
+    assert (struct.unpack_from("<I", blob, 16)[0], len(blob)) == (way, size)
+    evidence = unpack(blob)
+    assert VALUATIONS[name](evidence.game(), evidence.num_examples).tobytes() == values.tobytes()
 
 
 @given(st.integers(1, 20), st.integers(0, 40), st.integers(0, 2**32))
@@ -112,12 +138,22 @@ def test_it_notices_every_cut_and_any_addition():
         ((b"FEDGAME1", 1, 2, 4, 9, 1, 1, 1.0, 1.0), "names a coalition twice"),
         ((b"FEDGAME1", 1, 2, 4, 9, 1, 3, 1.0, 1.0), "a player that is not there"),
         ((b"FEDGAME1", 1, 3, 4, 9, 1, 0, 1.0, 1.0), "evidence of 1 players and 3 coalitions has"),
-        ((b"FEDGAME2", 1, 2, 4, 9, 1, 0, 1.0, 1.0), "of a version unknown here"),
+        ((b"FEDGAME3", 1, 2, 4, 9, 1, 0, 1.0, 1.0), "of a version unknown here"),
     ],
 )
 def test_it_refuses_evidence_that_is_whole_but_wrong(fields, named):
     body = struct.pack("<8sII2q2B2d", *fields)
     with pytest.raises(EvidenceError, match=named):
+        unpack(body + hashlib.sha256(body).digest())
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "way"), [(2, 3, 1), (2, 2, 2), (0, 1, 1), (17, 131_072, 1), (2, 3, 4), (2**31, 2**31 + 1, 2)]
+)
+def test_it_refuses_a_family_that_does_not_fit(n, m, way):
+    """Before it makes room for it."""
+    body = struct.pack("<8sIII", b"FEDGAME2", n, m, way) + bytes(16 * min(n, 99) + 8 * min(m, 99))
+    with pytest.raises(EvidenceError, match="cannot be told in way"):
         unpack(body + hashlib.sha256(body).digest())
 
 

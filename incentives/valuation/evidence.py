@@ -1,31 +1,37 @@
 """What a valuation has seen, kept so that anybody can compute the contributions again.
 
-Layout of version 1, little-endian; nothing is compressed, so equal inputs give equal bytes whatever the libraries:
+Layout of version 2, little-endian; nothing is compressed, so equal inputs give equal bytes whatever the libraries:
 
-    8 bytes   b"FEDGAME1"
+    8 bytes   b"FEDGAME2"
     u32 u32   n players, m coalitions
+    u32       how the coalitions are told: 0 each by its bits; 1 all, in the order of their numbers (player i is bit i);
+              2 everyone, then everyone but each player in turn; 3 nobody, then each player alone in turn
     i64 [n]   client numbers
     i64 [n]   numbers of examples
-    u8 [m, ceil(n/8)]   coalitions; player i is bit i % 8 of byte i // 8, unused bits are 0
+    u8 [m, ceil(n/8)]   with 0 only: coalitions; player i is bit i % 8 of byte i // 8, unused bits are 0
     f64 [m]   utilities, in the order in which they were evaluated
     32 bytes  SHA-256 of all the above
+
+Leaving one of 10,000 clients out is 10,001 coalitions of 10,000 bits, and two words. Version 1, of runs of scheme 1,
+has neither the third u32 nor any but the first way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .exact import MOST_PLAYERS, all_coalitions
 from .games import Game, utilities
 
-MAGIC = b"FEDGAME1"
-HEADER = struct.Struct("<8sII")
+MAGIC, FIRST_MAGIC = b"FEDGAME2", b"FEDGAME1"
+HEADER, FIRST_HEADER = struct.Struct("<8sIII"), struct.Struct("<8sII")
 DIGEST_BYTES = 32
 
 
@@ -84,48 +90,91 @@ def _keys(coalitions: NDArray[np.bool_]) -> list[bytes]:
     return [row.tobytes() for row in np.packbits(coalitions, axis=1, bitorder="little")]
 
 
-def pack(players: Sequence[int], num_examples: Sequence[int], recorded: Recorded) -> bytes:
+def _each_left_out(n: int) -> NDArray[np.bool_]:
+    return np.concatenate([np.ones((1, n), dtype=np.bool_), ~np.eye(n, dtype=np.bool_)])
+
+
+def _each_alone(n: int) -> NDArray[np.bool_]:
+    return np.concatenate([np.zeros((1, n), dtype=np.bool_), np.eye(n, dtype=np.bool_)])
+
+
+@dataclass(frozen=True)
+class Family:
+    """Coalitions that follow from the number of players."""
+
+    most_players: int  # with more they are told by their bits
+    size: Callable[[int], int]
+    coalitions: Callable[[int], NDArray[np.bool_]]
+
+
+BITS, ALL, EACH_LEFT_OUT, EACH_ALONE = range(4)
+FAMILIES = {  # of one player some are alike: the first that fits is told
+    ALL: Family(MOST_PLAYERS, lambda n: 2**n, all_coalitions),
+    EACH_LEFT_OUT: Family(20_000, lambda n: n + 1, _each_left_out),
+    EACH_ALONE: Family(20_000, lambda n: n + 1, _each_alone),
+}
+
+
+def pack(players: Sequence[int], num_examples: Sequence[int], recorded: Recorded, version: int = 2) -> bytes:
     """The evidence as bytes; equal for equal players, numbers, and utilities evaluated in equal order.
 
-    Size: 48 bytes, 16 per player, ceil(n/8) + 8 per coalition: 10 KB for ten players and all coalitions.
-    Raises ValueError where players, numbers of examples and recorded coalitions do not fit together.
+    Size: 52 bytes, 16 per player, 8 per coalition (8 KB for ten players and all coalitions), and ceil(n/8) more per
+    coalition where they are no family of the layout. Raises ValueError where players, numbers of examples and
+    recorded coalitions do not fit together.
     """
     table = recorded.table()
-    width = _width(len(players))
-    if len(players) != len(num_examples) or any(len(key) != width for key in table):
-        raise ValueError(f"{len(players)} players, {len(num_examples)} numbers of examples: coalitions do not fit")
+    n, width = len(players), _width(len(players))
+    if n != len(num_examples) or any(len(key) != width for key in table):
+        raise ValueError(f"{n} players, {len(num_examples)} numbers of examples: coalitions do not fit")
+    family = _family([*table], n) if version == 2 else BITS
     body = b"".join(
         [
-            HEADER.pack(MAGIC, len(players), len(table)),
+            HEADER.pack(MAGIC, n, len(table), family)
+            if version == 2
+            else FIRST_HEADER.pack(FIRST_MAGIC, n, len(table)),
             np.array(players, dtype="<i8").tobytes(),
             np.array(num_examples, dtype="<i8").tobytes(),
-            *table,
+            *(table if family == BITS else ()),
             np.array(list(table.values()), dtype="<f8").tobytes(),
         ]
     )
     return body + hashlib.sha256(body).digest()
 
 
+def _family(keys: Sequence[bytes], n: int) -> int:
+    for number, family in FAMILIES.items():
+        if 0 < n <= family.most_players and len(keys) == family.size(n) and _keys(family.coalitions(n)) == keys:
+            return number
+    return BITS
+
+
 def unpack(blob: bytes) -> Evidence:
-    """The evidence of `pack`. Raises EvidenceError where a single bit is not as it was written."""
+    """The evidence of `pack`, of either version. Raises EvidenceError where a single bit is not as it was written."""
     body = _intact(bytes(blob))
-    _, n, m = HEADER.unpack_from(body)
-    sizes = [8 * n, 8 * n, m * _width(n), 8 * m]
-    if len(body) != HEADER.size + sum(sizes):
+    if body.startswith(FIRST_MAGIC):
+        (_, n, m), header, way = FIRST_HEADER.unpack_from(body), FIRST_HEADER.size, BITS
+    else:
+        (_, n, m, way), header = HEADER.unpack_from(body), HEADER.size
+    family = FAMILIES.get(way)
+    if way != BITS and not (family and 0 < n <= family.most_players and m == family.size(n)):
+        raise EvidenceError(f"evidence of {n} players and {m} coalitions cannot be told in way {way}")
+    sizes = [8 * n, 8 * n, 0 if family else m * _width(n), 8 * m]
+    if len(body) != header + sum(sizes):
         raise EvidenceError(f"evidence of {n} players and {m} coalitions has {len(body)} bytes")
-    starts = np.cumsum([HEADER.size, *sizes])
+    starts = np.cumsum([header, *sizes])
     players, num_examples, packed, values = (body[a:b] for a, b in pairwise(starts.tolist()))
     return Evidence(
         tuple(np.frombuffer(players, dtype="<i8").tolist()),
         tuple(np.frombuffer(num_examples, dtype="<i8").tolist()),
-        _unpacked(packed, m, n),
+        family.coalitions(n) if family else _unpacked(packed, m, n),
         np.frombuffer(values, dtype="<f8").astype(np.float64),
     )
 
 
 def _intact(blob: bytes) -> bytes:
     body, digest = blob[:-DIGEST_BYTES], blob[-DIGEST_BYTES:]
-    if len(body) < HEADER.size or not body.startswith(MAGIC):
+    size = FIRST_HEADER.size if body.startswith(FIRST_MAGIC) else HEADER.size
+    if len(body) < size or not body.startswith((MAGIC, FIRST_MAGIC)):
         raise EvidenceError("these bytes are not evidence of a round, or of a version unknown here")
     if hashlib.sha256(body).digest() != digest:
         raise EvidenceError("the evidence does not match its own SHA-256; it was changed or cut")
