@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from simulations.config import SimulationConfig
-from training.config import DATASETS, DENSE_MODELS, ConfigError, DatasetInfo
+from simulations.config import NO_GAME, SimulationConfig
+from training.config import DATASETS, DENSE_MODELS, ROBUST, ConfigError, DatasetInfo
 
 GIGABYTE = 1_000_000_000
 MEGABYTE = 1_000_000
@@ -15,8 +15,6 @@ OF_A_WORKER = 75 * MEGABYTE  # a thread that trains or evaluates, with what it w
 PLAYERS_BYTES = 128 << 20  # training.game: the first layers of all players for one tile of samples, at most
 MAX_TILE = 512
 FEW = 10  # training.lines: so small a cohort's updates are kept, to report them one by one
-LOOKS_AT_UPDATES = ("shapley", "leave_one_out", "loss_improvement")  # other valuations need sizes at most
-KEEPS_UPDATES = ("trimmed_mean", "median", "multi_krum", "centred_clipping")  # the others add them up as they come
 AT_ONCE = 2**22  # training.strategies.coordinates: values that are sorted, 24 bytes each
 COMPARED = 2**16  # training.strategies.krum: weights of each update, 12 bytes each
 FIRST_LAYER = {"mlp": 128, "2nn": 200, "logistic": 10}
@@ -41,9 +39,9 @@ def memory(config: SimulationConfig, processors: int = 2) -> Memory:
     """Of a run's trainer. `auto` counts as what it may become that takes most."""
     info = DATASETS["mnist" if config.dataset == "auto" else config.dataset]
     size = 4 * num_parameters(config.model, info)
-    valued = config.valuation in ("auto", *LOOKS_AT_UPDATES)
+    valued = config.valuation not in NO_GAME
     cohort = config.cohort_size
-    kept = cohort if valued or config.strategy in KEEPS_UPDATES or cohort <= FEW else 4 * processors
+    kept = cohort if valued or config.strategy in ROBUST or cohort <= FEW else 4 * processors
     held_out = min(1000, info.num_train // 10) if config.validation_size is None else config.validation_size
     joining = 0
     if config.strategy in ("trimmed_mean", "median"):

@@ -36,6 +36,17 @@ BATCH = 200  # samples at a time through a network that is not dense
 CARD_TILE, CARD_CHUNK, CARD_BYTES, CARD_BATCH = 8192, 8192, 1 << 30, 2000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Roster:
+    """A game's players, for whoever asks no utility: nobody's update was kept."""
+
+    players: tuple[int, ...]  # client numbers
+    num_examples: Sequence[int]
+
+    def __call__(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
+        raise ValueError("the updates of this round were not kept, so no coalition can be evaluated")
+
+
 @dataclass(frozen=True, eq=False)
 class CoalitionGame:
     """Call it with coalitions, bool [m, n], one column per player; it returns their utilities, float64 [m].

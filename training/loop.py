@@ -33,12 +33,12 @@ from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import ClientReport, Completed, Event, Log, RoundTrained, TrainingError
 from training.federation import Federation
-from training.game import CoalitionGame
+from training.game import CoalitionGame, Roster
 from training.networks import Score
 from training.seeds import numpy_generator
 
 Sample = Callable[[int], tuple[int, ...]]  # round number -> the cohort, ascending client numbers
-Value = Callable[[CoalitionGame], Any]
+Value = Callable[[CoalitionGame | Roster], Any]
 Done = Generator[Event, None, tuple[State, Score | None]]
 
 
@@ -50,6 +50,7 @@ def run(
     value: Value | None = None,
     utility: str = "loss",
     utility_weights: str = "fixed",
+    looks: bool = True,
     checkpoints: Path | None = None,
     resume: State | None = None,
     replay_until: int = 0,
@@ -58,7 +59,8 @@ def run(
     """Started; for each round its Log lines, then RoundTrained; Completed.
 
     `config` must be resolved to `data`. `sample` chooses each round's cohort, by default uniformly. `value`
-    is called with each round's game; what it returns is the round's `valued`. `checkpoints` is the folder for
+    is called with each round's game; what it returns is the round's `valued`. Without `looks` it asks the game no
+    utility, and a large cohort's updates are not kept for it. `checkpoints` is the folder for
     the state after each round. `resume` is such a state, of this configuration: the run goes on after it; log
     lines of rounds up to `replay_until` were told before and are left out. TrainingError where the run cannot
     go on; a FloatingPointError of `value` becomes one that names the round.
@@ -81,6 +83,7 @@ def run(
         value=value,
         utility=utility,
         utility_weights=utility_weights,
+        looks=value is not None and looks,
         checkpoints=checkpoints,
         known=sample is None,
     )
@@ -108,6 +111,7 @@ class Course:
     value: Value | None
     utility: str
     utility_weights: str
+    looks: bool  # whether `value` asks utilities, and so needs every update
     checkpoints: Path | None
     known: bool  # whether cohorts are drawn from the configuration alone, so that one may look ahead
 
@@ -126,7 +130,6 @@ def play_round(course: Course, state: State, round_number: int) -> Done:
     begin_valuation = perf_counter()
     valued = None
     if course.value is not None:
-        assert played.deltas is not None
         total_examples = sum(report.num_examples for report in played.reports)
         try:
             valued = course.value(_game(course, state.weights, played.deltas, played.reports, total_examples))
@@ -171,7 +174,7 @@ def _played(course: Course, state: State, cohort: Sequence[int], round_number: i
     reports: list[ClientReport] = []
     updates: Iterable[Update] = _reported(arriving, config, round_number, reports)
     deltas = None
-    if course.value is not None or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
+    if course.looks or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
         deltas = torch.zeros(len(tasks), len(state.weights))
         updates = yield from _kept(updates, deltas, reports)
     aggregate = strategies.STRATEGIES[config.strategy]
@@ -205,7 +208,7 @@ def _played_on_card(
         state.weights,
         state.strategy_state,
         round_number,
-        whole=course.value is not None,
+        whole=course.looks,
         test=_is_tested(config, round_number),
         after=partial(_sampled, course.sample, config, round_number + 1) if looks_ahead else None,
     )
@@ -315,22 +318,25 @@ def _refuse_infinite(config: TrainingConfig, round_number: int, played: Played) 
 
 
 def _game(
-    course: Course, weights: Tensor, deltas: Tensor, reports: Sequence[ClientReport], total_examples: int
-) -> CoalitionGame:
+    course: Course, weights: Tensor, deltas: Tensor | None, reports: Sequence[ClientReport], total_examples: int
+) -> CoalitionGame | Roster:
     """The round's game. Who sent nothing does not play; under fixed weights a client whose update is zero changes no
     coalition, so it does not either."""
     federated, clients = course.federated, course.federated.holdings.clients
     if course.utility_weights == "fixed":
-        plays = (deltas != 0).any(1).tolist()
+        plays = [report.update_norm > 0 for report in reports]
     else:
         plays = [report.loss_before is not None or federated.config.absent_vote for report in reports]
-    device = federated.data.train_x.device
     players = tuple(report.client for report, here in zip(reports, plays, strict=True) if here)
+    num_examples = [len(clients[player - 1]) for player in players]
+    if deltas is None:
+        return Roster(players=players, num_examples=num_examples)
+    device = federated.data.train_x.device
     return CoalitionGame(
         federated.network,
         weights.to(device),
         (deltas if all(plays) else deltas[torch.tensor(plays)]).to(device),
-        [len(clients[player - 1]) for player in players],
+        num_examples,
         total_examples,
         federated.validation_x,
         federated.validation_y,

@@ -20,7 +20,7 @@ from training.checkpoints import State
 from training.config import DATASETS
 from training.events import RoundTrained, TrainingError
 from training.figures import figure
-from training.game import CoalitionGame
+from training.game import CoalitionGame, Roster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,7 @@ def simulate(
         value=None if config.valuation == "none" else valuer(config),
         utility=config.utility,
         utility_weights=config.weights_in_use,
+        looks=config.valuation not in NO_GAME,
         checkpoints=checkpoint_dir,
         resume=first_readable(checkpoint_dir, checkpoints),
         replay_until=recorded_rounds,
@@ -87,11 +88,11 @@ def first_readable(folder: Path | None, checkpoints: Sequence[tuple[int, str]]) 
     return next((state for state in states if state is not None), None)
 
 
-def valuer(config: SimulationConfig) -> Callable[[CoalitionGame], Valued]:
+def valuer(config: SimulationConfig) -> Callable[[CoalitionGame | Roster], Valued]:
     """How this configuration values a round's game."""
     valuation = VALUATIONS[config.valuation]
 
-    def value(game: CoalitionGame) -> Valued:
+    def value(game: CoalitionGame | Roster) -> Valued:
         recorded = Recorded(game)
         try:
             values = valuation(recorded, game.num_examples)
@@ -102,7 +103,7 @@ def valuer(config: SimulationConfig) -> Callable[[CoalitionGame], Valued]:
         return Valued(
             contributions={client: float(worth) for client, worth in zip(game.players, values, strict=True)},
             coalitions=len(recorded.table()),
-            evidence=pack(game.players, game.num_examples, recorded),
+            evidence=pack(game.players, game.num_examples, recorded, version=min(config.scheme, 2)),
         )
 
     return value

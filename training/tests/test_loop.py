@@ -264,6 +264,19 @@ def test_it_passes_on_utility_and_an_exception_of_the_valuation(digits):
         list(run(config_for(), digits, value=broken))
 
 
+def test_it_keeps_no_update_for_a_value_that_asks_no_utility(digits):
+    """A thousand updates of the cnn are 6.6 GB. Who takes part is told all the same."""
+    config = config_for(num_clients=12, behaviours={3: {"kind": "free_rider"}})
+    looking = rounds_of(run(config, digits, value=lambda game: (game.players, [*game.num_examples])))
+    games = []
+    event = rounds_of(run(config, digits, value=games.append, looks=False))[0]
+    assert (games[0].players, [*games[0].num_examples]) == looking[0].valued
+    assert 3 not in games[0].players
+    assert event.weights_sha256 == looking[0].weights_sha256
+    with pytest.raises(ValueError, match="not kept"):
+        games[0](np.ones((1, 11), dtype=bool))
+
+
 def test_it_needs_held_out_examples_for_a_valuation(digits):
     with pytest.raises(ValueError, match="validation_size"):
         next(run(config_for(validation_size=0), digits, value=lambda game: None))
