@@ -29,10 +29,13 @@ from torch.nn import functional as F
 
 from benchmarks.learning import mnist
 from training import loop, networks, partitions
+from training.backends.descent import Rule
+from training.card.convolutional import Convolved, pieces_of
+from training.card.stacked import Move, Stacked
 from training.config import DATASETS, DatasetInfo, TrainingConfig, option
 from training.datasets import Data
 from training.events import RoundTrained
-from training.layers import convolutional_layers, dense_layers
+from training.layers import Convolution, convolutional_layers, dense_layers
 
 DEVICE = torch.device("cuda")
 INPUTS, CLASSES = 60, 10  # of the synthetic examples
@@ -125,16 +128,20 @@ def main(names: list[str], json_file: str | None, only_ours: bool) -> None:
             told["rows"][name] = round_row(name, ROWS[name], data[config.dataset], told, only_ours)
         if json_file:
             Path(json_file).write_text(json.dumps(told, indent=1))
+    told["convolution_us"] = convolution_us()
+    if json_file:
+        Path(json_file).write_text(json.dumps(told, indent=1))
     for line in table(told["rows"]):
         print(line)
+    both = ", ".join(f"{name} {value:.0f}" for name, value in told["convolution_us"].items())
+    print(f"a convolution of ten clients, microseconds: {both}")
 
 
 def peaks(size: int = 8192) -> dict[str, float]:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     a, b = (torch.randn(size, size, device=DEVICE) for _ in range(2))
-    of_product = (
-        statistics.median(times(lambda: torch.mm(a, b, out=c), 9)) if (c := torch.empty_like(a)) is not None else 0
-    )
+    out = torch.empty_like(a)
+    of_product = statistics.median(times(lambda: torch.mm(a, b, out=out), 9))
     long = torch.randn(1 << 28, device=DEVICE)
     there = torch.empty_like(long)
     of_copy = statistics.median(times(lambda: there.copy_(long), 15))
@@ -274,6 +281,40 @@ def coalitions_row(data: Data, only_ours: bool) -> dict[str, Any]:
         told["plain"] = 1000 * statistics.median(times(one_by_one, 3, warm=1)) * len(everybody) / len(some)
         told["cpu"] = 1000 * statistics.median(times(lambda: game(everybody), 5, warm=1))
     print(COALITIONS, json.dumps({key: value for key, value in told.items() if key != "ours_ms"}))
+    return told
+
+
+def convolution_us(clients: int = 10, batch: int = 10, repeats: int = 20) -> dict[str, float]:
+    """The second layer of `cnn`, up and down: as products over windows, as the engine does it, with the maximum and its
+    way back; and as PyTorch's grouped convolution, without these. A step each, in a recorded graph."""
+    layer = Convolution(inputs=32, outputs=64, kernel=5, padding=2, start=0)
+    images, like = torch.randn(clients * batch, 18, 18, 32, device=DEVICE), torch.zeros(0, device=DEVICE)
+    rule = Rule(lr=0.0, momentum=0.0, pull=0.0, mu=0.0)
+    ours = Convolved(layer, 18, 18, clients * batch, like)
+    weights = Stacked.among(clients, (64, 804), like, rule, pieces_of(layer))
+    move = Move(rule, torch.zeros(clients, device=DEVICE))
+    error = torch.randn(clients * batch, 7, 7, 64, device=DEVICE)
+    x, y = (torch.randn(batch, clients * width, 14, 14, device=DEVICE) for width in (32, 64))
+    kernel = torch.randn(clients * 64, 32, 5, 5, device=DEVICE)
+
+    def windows() -> None:
+        _, places = ours.up(images, weights, clients)
+        ours.down(error, places, weights, clients, move, first=False)
+
+    def grouped() -> None:
+        F.conv2d(x, kernel, padding=2, groups=clients)
+        torch.ops.aten.convolution_backward(
+            y, x, kernel, None, [1, 1], [2, 2], [1, 1], False, [0, 0], clients, [True, True, False]
+        )
+
+    told = {}
+    for name, work in (("windows", windows), ("grouped", grouped)):
+        work()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(repeats):
+                work()
+        told[name] = 1e6 * statistics.median(times(graph.replay, 5)) / repeats
     return told
 
 

@@ -129,10 +129,10 @@ def _check_shapes(game: CoalitionGame) -> None:
 
 def _distinct(coalitions: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows where each distinct coalition first stands; for every row its place among the distinct ones."""
-    packed = np.ascontiguousarray(np.packbits(coalitions, axis=1))
-    if packed.size == 0:  # without players they are all the same
-        return np.zeros(min(1, len(packed)), np.int64), np.zeros(len(packed), np.int64)
-    keys = packed.view(f"V{packed.shape[1]}")[:, 0]
+    packed = np.packbits(coalitions, axis=1)
+    wide = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8 or 8), np.uint8)
+    wide[:, : packed.shape[1]] = packed
+    keys = wide.view(">u8")[:, 0] if wide.shape[1] == 8 else wide.view(f"V{wide.shape[1]}")[:, 0]
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)
     place = np.empty_like(order)

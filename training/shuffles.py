@@ -12,10 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.seeds import seeds_for
+
 WORDS, MIDDLE = 624, 397  # of the generator's state
 SIDE_BY_SIDE = 256  # clients from which on this is faster than a generator for each
 
 Orders = NDArray[np.int64]
+
+
+def of_clients(seed: int, round_number: int, clients: NDArray[np.int64], size: int, epochs: int) -> Orders:
+    """[clients, epochs, size]: the orders in which these clients take their examples in a round."""
+    return orders(seeds_for(seed, "batches", round_number, clients.tolist()), size, epochs)
 
 
 def orders(seeds: NDArray[np.uint64], size: int, epochs: int) -> Orders:

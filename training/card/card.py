@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from training import networks, strategies
 from training.backends.descent import few_of, rule_of
 from training.card.crowd import Crowd
+from training.card.draws import Draws
 from training.card.graphs import Graphs
 from training.card.room import Room
 from training.card.sheet import Holdings, Sheet, laid_out
@@ -57,10 +59,12 @@ class Card:
         self.batch = int(min(self.config.batch_size, self.holdings.sizes.max()))
         self.rule, self.size = rule_of(self.config), len(federated.untrained)
         self.most = max(1, CHUNK_BYTES // (4 * self.size * (2 if self.rule.momentum else 1)))  # clients in a chunk
-        self.graphs = Graphs(self.device)
+        self.graphs, self.draws = Graphs(self.device), Draws(self.device)
         self.room: Room | None = None
         layers = dense_layers(federated.network)
-        self.thin = None if layers is None else Thin(layers, data.train_x, self.batch, self.classes, self.rule)
+        self.thin = (
+            None if layers is None else Thin(layers, data.train_x, self.batch, self.classes, self.rule, self.graphs)
+        )
         self.newest: tuple[Tensor, Tensor] | None = None  # the global weights, in memory and on the card
         self.ahead: tuple[int, tuple[int, ...], Sheet] | None = None  # a round, its cohort, its work
         self.judged = torch.zeros(self.size, dtype=data.train_x.dtype, device=self.device)  # weights that are evaluated
@@ -130,7 +134,7 @@ class Card:
         return self._laid_out(cohort, round_number)
 
     def _laid_out(self, cohort: Sequence[int], round_number: int) -> Sheet:
-        return laid_out(self.holdings, cohort, self.config, round_number, self.batch, self.most)
+        return laid_out(self.holdings, cohort, self.config, round_number, self.batch, self.most, self.draws)
 
     def _here(self, weights: Tensor) -> Tensor:
         """On the card, where those of the round before are already."""
@@ -247,7 +251,7 @@ def _reports(
 ) -> list[ClientReport]:
     columns = (values[sheet.rows].tolist() for values in (sheet.num_examples, sheet.steps, norms, before, after))
     return [
-        ClientReport(
+        _report(
             client=client,
             num_examples=num_examples,
             loss_before=first if steps else None,
@@ -256,6 +260,13 @@ def _reports(
         )
         for client, num_examples, steps, norm, first, last in zip(cohort, *columns, strict=True)
     ]
+
+
+def _report(**fields: Any) -> ClientReport:
+    """In half of the time that its own constructor takes, which for ten thousand clients is seen."""
+    report = object.__new__(ClientReport)
+    report.__dict__.update(fields)
+    return report
 
 
 def _score(sums: Tensor, count: int) -> Score:

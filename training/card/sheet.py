@@ -16,9 +16,9 @@ from training.clients import Task, Work, same, work
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import TrainingError
-from training.seeds import seeds_for
-from training.shuffles import orders
+from training.shuffles import Orders, of_clients
 
+Draw = Callable[[int, int, NDArray[np.int64], int, int], Orders]  # as training.shuffles.of_clients
 EIGHTHS = 8  # of a chunk: so many sizes may the part of it have that is still at work
 
 
@@ -93,7 +93,13 @@ class Sheet:
 
 
 def laid_out(
-    holdings: Holdings, cohort: Sequence[int], config: TrainingConfig, round_number: int, batch: int, most: int
+    holdings: Holdings,
+    cohort: Sequence[int],
+    config: TrainingConfig,
+    round_number: int,
+    batch: int,
+    most: int,
+    draw: Draw = of_clients,
 ) -> Sheet:
     """The work of a cohort, in batches of up to `batch` examples, no more than `most` clients at a time.
 
@@ -114,7 +120,7 @@ def laid_out(
     honest[list(odd)] = False
     for size in np.unique(sizes[honest]).tolist():
         alike = np.flatnonzero(honest & (sizes == size))
-        _fill_in(sheet, holdings, clients[alike], rows[alike], size, config, round_number)
+        _fill_in(sheet, holdings, clients[alike], rows[alike], size, config, round_number, draw)
     for place, each in odd.items():
         if each is not None:
             _fill_in_odd(sheet, holdings, cohort[place], int(rows[place]), each)
@@ -168,10 +174,10 @@ def _fill_in(
     size: int,
     config: TrainingConfig,
     round_number: int,
+    draw: Draw,
 ) -> None:
     """The batches of honest clients that all hold so many examples."""
-    seeds = seeds_for(config.seed, "batches", round_number, clients.tolist())
-    order = orders(seeds, size, config.local_epochs)  # [clients, epochs, size]
+    order = draw(config.seed, round_number, clients, size, config.local_epochs)  # [clients, epochs, size]
     batches = -(-size // config.batch_size)
     taken = holdings.examples[holdings.starts[clients - 1][:, None, None] + order]
     lines = sheet.lines_of(rows, batches * config.local_epochs).reshape(*order.shape[:2], batches)

@@ -8,9 +8,11 @@ import torch
 
 from training import devices
 from training.card.card import Card
+from training.card.draws import Draws
 from training.config import TrainingConfig
 from training.events import RoundTrained, TrainingError
 from training.loop import run
+from training.shuffles import of_clients
 from training.tests.test_batched import FIELDS, MODELS, in_float64, odd_network
 from training.tests.test_card import BEHAVIOURS, config_for, gathered
 
@@ -87,6 +89,14 @@ def test_a_recorded_round_has_the_bits_of_one_done_call_by_call(digits, on_gpu):
         assert any(card.graphs.known.values())
         assert torch.equal(weights[0], weights[1])
         assert torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(("size", "epochs"), [(1, 1), (2, 3), (5, 1), (10, 7), (60, 2), (228, 1), (229, 1)])
+def test_it_draws_the_orders_of_the_cpu(on_gpu, size, epochs):
+    draws, clients = Draws(on_gpu), np.arange(1, 1_000_000, 1777)
+    assert draws.places is not None
+    for seed in (0, 7, 2**32 - 1):
+        assert np.array_equal(draws(seed, 12, clients, size, epochs), of_clients(seed, 12, clients, size, epochs))
 
 
 def test_products_keep_all_digits_unless_tf32_is_asked_for(on_gpu):
