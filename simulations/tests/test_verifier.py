@@ -10,10 +10,16 @@ from incentives import ledger
 from incentives.models import Verified
 from simulations.models import Duty
 from simulations.running import verifier
-from simulations.tests.cast import recorded
+from simulations.tests.cast import happened, recorded
 from simulations.tests.test_verify_ledger import unguarded, verify  # noqa: F401  # a fixture
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def trained() -> None:
+    """Before any transaction begins, of which PostgreSQL ends the idle ones."""
+    happened()
 
 
 def told() -> tuple[str, list]:
