@@ -26,8 +26,8 @@ HEADERS = {  # that an answer always has
     429: {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer", "minimum": 0}}},
 }
 HEADERS[503] = HEADERS[429]
-ANYWHERE = (401, 403, 422, 429)  # whoever asks, however often, and whatever is wrong with it
-OF_WRITES = (400, 415)
+ANYWHERE = (400, 401, 403, 422, 429)  # whoever asks, however often, and whatever is wrong with it or its address
+OF_WRITES = (415,)
 EMPTY = {"content": {"application/json": {"schema": {}}}}
 WHO = {
     "token": {"type": "http", "scheme": "bearer", "description": "a token from the account page"},
