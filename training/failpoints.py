@@ -18,6 +18,7 @@ NAMES = frozenset(
         "claimed",  # the claim is committed, there is no trainer yet
         "trainer_running",  # it was started, nothing of it is recorded
         "event_heard",  # an event has come out of the pipe and is not recorded
+        "lines_written",  # within a transaction, the lines that came before an event, the event not yet
         "contributions_written",  # within a round's transaction
         "reward_posted",  # within a round's transaction, the ledger's part done
         "round_written",  # a round's transaction is about to commit

@@ -5,7 +5,7 @@ raises the fence, and a worker with an older fence changes nothing any more.
 """
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,7 +20,7 @@ from simulations import estimates, processes
 from simulations.config import SimulationConfig, renewed
 from simulations.models import UNFINISHED, Origin, Simulation, Status
 from simulations.running import bell, turns
-from simulations.running.recorder import Claim, append, change
+from simulations.running.recorder import Claim, StaleClaim, append, change
 from simulations.running.turns import QueueFull as QueueFull
 from training import failpoints
 
@@ -55,8 +55,8 @@ def impossible_seconds() -> float:
 
 
 def heartbeat_seconds() -> float:
-    """Between two renewals: several fit into a lease."""
-    return min(1.0, settings.FEDSITE_LEASE_SECONDS / 4)
+    """Between two renewals: three fit into a lease."""
+    return settings.FEDSITE_LEASE_SECONDS / 3
 
 
 class Conflict(Exception):
@@ -153,10 +153,12 @@ def interrupted(at: datetime) -> Q:
     return Q(origin=Origin.SHELL) & (Q(status=Status.QUEUED) | (Q(status=Status.RUNNING) & ~held))
 
 
-def claim_next() -> Claim | None:
+def claim_next(ours: Collection[int] = ()) -> Claim | None:
     """The next simulation that nobody runs, now ours; None where there is none. Lost ones go before the queue, and a
-    shell's whose shell is gone is given back to whoever resumes it."""
+    shell's whose shell is gone is given back to whoever resumes it. Those that we run already we do not lose to us."""
     for simulation in _unheld():
+        if simulation.pk in ours:
+            continue
         if simulation.origin == Origin.SHELL:
             _interrupt(simulation)
         elif claim := take(simulation):
@@ -235,6 +237,19 @@ def _interrupt(simulation: Simulation) -> None:
 def heartbeat(claim: Claim) -> None:
     """Renew the lease. Raises StaleClaim where the simulation was cancelled or taken over."""
     change(claim, lease_expires_at=lease_end())
+
+
+def confirm(claim: Claim) -> None:
+    """StaleClaim where the simulation was cancelled or taken over. Writes nothing."""
+    if stale([claim]):
+        raise StaleClaim(f"simulation {claim.simulation_id} was cancelled or taken over")
+
+
+def stale(claims: Sequence[Claim]) -> list[Claim]:
+    """Those that no longer hold. One query."""
+    running = Simulation.objects.filter(pk__in=[claim.simulation_id for claim in claims], status=Status.RUNNING)
+    fences = dict(running.values_list("pk", "fence"))
+    return [claim for claim in claims if fences.get(claim.simulation_id) != claim.fence]
 
 
 @transaction.atomic

@@ -2,6 +2,7 @@
 and paid once or not at all. A writer whose claim is stale changes nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,24 +75,44 @@ def _returned(statement: str, *values: Any) -> Any:
     return row and row[0]
 
 
-def record(claim: Claim, event: events.Event, after: int | None = None) -> int:
-    """Write down one event of a run; the number of the newest event then. Raises StaleClaim, or Diverged.
+def record(claim: Claim, event: events.Event, after: int | None = None, lines: Sequence[events.Log] = ()) -> int:
+    """Write down one event of a run, with the lines that came before it; the number of the newest event then.
 
-    `after` is that number as the writer knows it. Nobody else writes under a claim, so where the log has gone on the
-    event is there already, and a repeat writes nothing: a connection lost at COMMIT does not tell whether it was done.
+    `after` is that number as the writer knows it. Nobody else writes under a claim, so where the log has gone on all of
+    this is there already, and a repeat writes nothing: a connection lost at COMMIT does not tell whether it was done.
+    Raises StaleClaim, or Diverged.
     """
+    if isinstance(event, events.Log):
+        lines = [*lines, event]
     with transaction.atomic():
         number = held(claim)
         if after is None or number == after:
-            WRITERS[type(event)](claim, event)
-            number = held(claim)
+            number = _log(claim, lines, number)
+            if not isinstance(event, events.Log):
+                WRITERS[type(event)](claim, event)
+                number = held(claim)
     if isinstance(event, events.Round):
         failpoints.reach("round_committed")
     return number
 
 
-def _log(claim: Claim, event: events.Log) -> None:
-    append(claim.simulation_id, "log", event.message, {"level": event.level})
+def _log(claim: Claim, lines: Sequence[events.Log], number: int) -> int:
+    """The lines after that number, in two statements however many there are. The number of the last one."""
+    if not lines:
+        return number
+    Simulation.objects.filter(pk=claim.simulation_id).update(last_sequence=number + len(lines))
+    Event.objects.bulk_create(
+        Event(
+            simulation_id=claim.simulation_id,
+            sequence=sequence,
+            kind="log",
+            message=line.message,
+            data={"level": line.level},
+        )
+        for sequence, line in enumerate(lines, number + 1)
+    )
+    failpoints.reach("lines_written")
+    return number + len(lines)
 
 
 def _resolved(claim: Claim, event: events.Resolved) -> None:
@@ -277,7 +298,6 @@ def _round_data(event: events.Round) -> dict[str, Any]:
 
 
 WRITERS: dict[type, Any] = {
-    events.Log: _log,
     events.Resolved: _resolved,
     events.Started: _started,
     events.Round: _round,

@@ -5,8 +5,9 @@ A Channels worker on the channel "simulations". The message is only a doorbell; 
 
 import asyncio
 import logging
+import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -27,6 +28,8 @@ from training import failpoints
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
+MOST_LINES = 500  # that are recorded at once
+LINE_WAITS_SECONDS = 0.2  # for what comes after it, so that both are recorded at once; nobody reads faster
 RETRY_SECONDS = 2.0
 
 
@@ -46,16 +49,18 @@ def assignment_for(claim: Claim) -> Assignment:
     )
 
 
-def write(claim: Claim, event: Event, after: int | None = None) -> int | None:
-    """One event of a run into the data base; `after` and the number are those of recorder.record.
+def write(claim: Claim, event: Event, after: int | None = None, lines: Sequence[Log] = ()) -> int | None:
+    """One event of a run into the database, with the lines before it; `after` and the number are recorder.record's.
 
     A repeat of the last event finds its claim stale, since that event has ended it.
     """
+    if lines and isinstance(event, Completed | Failed):
+        recorder.record(claim, lines[-1], after, lines[:-1])
     if isinstance(event, Completed):
         return lifecycle.complete(claim, event.message)
     if isinstance(event, Failed):
         return lifecycle.fail(claim, event.message, event.traceback)
-    return recorder.record(claim, event, after)
+    return recorder.record(claim, event, after, lines)
 
 
 async def run(claim: Claim) -> AsyncIterator[Event]:
@@ -74,17 +79,18 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
         if settings.FEDSITE_MAX_SECONDS:
             limit = asyncio.create_task(_end_in_time(claim, trainer, settings.FEDSITE_MAX_SECONDS))
         failpoints.reach("trainer_running")
-        async for event in trainer.events():
-            failpoints.reach("completion_heard" if isinstance(event, Completed) else "event_heard")
-            number = await _tell(claim, write, claim, event, number)
-            yield event
-            if isinstance(event, Completed | Failed):
-                if isinstance(event, Completed):
-                    await asyncio.to_thread(lambda: disk.remove(disk.all_but_final(claim.simulation_id)))
-                failpoints.reach("completed")
-                return
-            if isinstance(event, Round):
-                trainer.go_on()
+        async with aclosing(together(heard(trainer))) as groups:
+            async for *lines, event in groups:
+                number = await _tell(claim, write, claim, event, number, lines)
+                for each in (*lines, event):
+                    yield each
+                if isinstance(event, Completed | Failed):
+                    if isinstance(event, Completed):
+                        await asyncio.to_thread(lambda: disk.remove(disk.all_but_final(claim.simulation_id)))
+                    failpoints.reach("completed")
+                    return
+                if isinstance(event, Round):
+                    trainer.go_on()
         await _bury(claim, trainer, number)
     except StaleClaim as stale:
         log.info("Stopped: %s", stale)
@@ -102,6 +108,43 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
             await trainer.close()
 
 
+async def heard(trainer: Trainer) -> AsyncIterator[Event]:
+    async for event in trainer.events():
+        failpoints.reach("completion_heard" if isinstance(event, Completed) else "event_heard")
+        yield event
+
+
+async def together(happenings: AsyncIterator[Event]) -> AsyncIterator[list[Event]]:
+    """What is recorded at once: a line waits for a moment, and whatever else comes takes the lines before it along."""
+    group: list[Event] = []
+    since = 0.0
+    coming: asyncio.Task[Event | None] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.create_task(_next(happenings))
+            left = max(0.0, since + LINE_WAITS_SECONDS - time.monotonic()) if group else None
+            await asyncio.wait([coming], timeout=left)
+            if coming.done():
+                event, coming = coming.result(), None
+                if event is None:
+                    break
+                since = since if group else time.monotonic()
+                group.append(event)
+                if isinstance(event, Log) and len(group) < MOST_LINES:
+                    continue
+            yield group
+            group = []
+        if group:
+            yield group
+    finally:
+        if coming:
+            coming.cancel()
+
+
+async def _next(happenings: AsyncIterator[Event]) -> Event | None:
+    return await anext(happenings, None)
+
+
 async def _tell(claim: Claim, write_it: Any, *arguments: Any) -> Any:
     told = await insist(write_it, *arguments)
     await bell.ring_viewers(claim.simulation_id)
@@ -109,15 +152,21 @@ async def _tell(claim: Claim, write_it: Any, *arguments: Any) -> Any:
 
 
 async def _keep_lease(claim: Claim, trainer: Trainer) -> None:
-    """Renew the lease; where it is no longer ours, end the trainer, and with it the run."""
+    """Renew the lease now and then; where it is no longer ours, end the trainer within seconds, and with it the run.
+
+    To look is a read and costs next to nothing; to renew is a write that the disk must confirm.
+    """
+    renewed = time.monotonic()
     while True:
-        await asyncio.sleep(lifecycle.heartbeat_seconds())
+        await asyncio.sleep(min(POLL_SECONDS, lifecycle.heartbeat_seconds()))
+        is_due = time.monotonic() - renewed >= lifecycle.heartbeat_seconds()
         try:
-            await insist(lifecycle.heartbeat, claim)
+            await insist(lifecycle.heartbeat if is_due else lifecycle.confirm, claim)
         except StaleClaim:
             return trainer.kill()
         except Exception:
             log.exception("The lease of simulation %s could not be renewed", claim.simulation_id)
+        renewed = time.monotonic() if is_due else renewed
 
 
 async def _end_in_time(claim: Claim, trainer: Trainer, most_seconds: int) -> None:
@@ -180,10 +229,12 @@ class Runs:
 
     async def _look(self) -> None:
         async with self.looking:
-            for claim in list(self.tasks):
-                await self._end_if_stale(claim)
+            for claim in await database_sync_to_async(lifecycle.stale)(list(self.tasks)) if self.tasks else ():
+                if task := self.tasks.get(claim):
+                    task.cancel()
             while not self.stopping and len(self.tasks) < settings.FEDSITE_MAX_CONCURRENT:
-                claim = await database_sync_to_async(lifecycle.claim_next)()
+                ours = [claim.simulation_id for claim in self.tasks]
+                claim = await database_sync_to_async(lifecycle.claim_next)(ours)
                 if claim is None:
                     return
                 self._start(claim)
@@ -202,13 +253,6 @@ class Runs:
         except Exception:
             log.exception("The run of simulation %s broke off; its lease will expire", claim.simulation_id)
         await bell.ring_worker()
-
-    async def _end_if_stale(self, claim: Claim) -> None:
-        try:
-            await database_sync_to_async(lifecycle.heartbeat)(claim)
-        except StaleClaim:
-            if task := self.tasks.get(claim):
-                task.cancel()
 
     async def stop(self) -> None:
         """Give back what runs."""

@@ -1,10 +1,10 @@
 """Workers on a virtual clock, with faults drawn from a seed: `python -m simulations.tests.schedules FIRST COUNT`.
 
-A schedule is one or two simulations, two or three workers as generators, a user who cancels and resumes, and what
-goes wrong: workers killed (also within a transaction), stopped and woken, told to end, the clock set wrong, trainers
-dead, checkpoints torn, the data base silent before or after a commit. Lifecycle, recorder and ledger are the real ones,
-on the data base that Django has; only the trainer is played back from a run that happened. At the end nothing may be
-missing and nothing may be there twice. A seed gives the same schedule again.
+A schedule is one or two simulations, two or three workers as generators, now and then a shell with a run of its own, a
+user who cancels and resumes, and what goes wrong: workers killed (also within a transaction), stopped and woken, told
+to end, the clock set wrong, trainers dead, checkpoints torn, the data base silent before or after a commit. Lifecycle,
+recorder and ledger are the real ones, on the data base that Django has; only the trainer is played back from a run that
+happened. At the end nothing may be missing and nothing may be there twice. A seed gives the same schedule again.
 """
 
 from __future__ import annotations
@@ -106,6 +106,24 @@ def worker(world: World) -> Pause:
             yield from run(world, claim)
 
 
+def shell(world: World, simulation_id: int) -> Pause:
+    """As the command does it: its own run, until it has ended, whoever ended it."""
+    from django.db import OperationalError
+
+    from simulations.management.commands.run_simulation import take_if_free
+    from simulations.models import Simulation
+
+    while not (simulation := Simulation.objects.get(pk=simulation_id)).is_finished:
+        try:
+            claim = world.ask(take_if_free, simulation)
+        except OperationalError:
+            claim = None
+        if claim:
+            yield from run(world, claim)
+        else:
+            yield 0.5
+
+
 def run(world: World, claim: Any) -> Pause:
     """As worker.run does it."""
     from simulations.running import lifecycle, recorder
@@ -116,12 +134,17 @@ def run(world: World, claim: Any) -> Pause:
         number = yield from insist(world, recorder.held, claim)
         assignment = yield from insist(world, real.assignment_for, claim)
         yield from training(world, claim, 2.0)
+        lines: list[Log] = []
         for event in trainer(world, claim.simulation_id, assignment):
             yield from training(world, claim, world.random.choice((0.0, 0.2, 2.0)))
-            number = yield from insist(world, real.write, claim, event, number)
+            if isinstance(event, Log) and world.random.random() < 0.7:
+                lines.append(event)  # it waits for what comes after it, and is lost where the worker is
+                continue
+            number = yield from insist(world, real.write, claim, event, number, tuple(lines))
+            lines.clear()
             if isinstance(event, Completed):
                 return
-        number = yield from insist(world, real.write, claim, Log(message="The trainer ended"), number)
+        number = yield from insist(world, real.write, claim, Log(message="The trainer ended"), number, tuple(lines))
         yield from insist(world, lifecycle.lose, claim)
     except recorder.StaleClaim:
         return
@@ -208,7 +231,8 @@ def user(world: World) -> Pause:
         for simulation in simulations:
             if simulation.status == Status.FAILED and "times in a row" not in simulation.failure:
                 raise AssertionError(f"{simulation} failed: {simulation.failure}")
-            if simulation.status in (Status.FAILED, Status.CANCELLED):
+            is_over = simulation.status in (Status.FAILED, Status.CANCELLED)
+            if is_over or (lifecycle.is_interrupted(simulation) and world.random.random() < 0.5):
                 lifecycle.resume(simulation.pk)
             elif world.strikes("user"):
                 lifecycle.cancel(simulation.pk)
@@ -227,14 +251,20 @@ class Actor:
 
 def play(seed: int) -> None:
     """One schedule. AssertionError says what is wrong at its end."""
-    from simulations.tests.cast import queued
+    from simulations.models import Origin
+    from simulations.running import lifecycle
+    from simulations.tests.cast import config, queued
 
     world = World(seed)
+    undisturbed()  # once, before anything can go wrong
     with faults(world):
         for _ in range(world.random.choice((1, 1, 2))):
             queued(**SMALL)
         turns = count()
         actors = [Actor(0.0, next(turns), worker(world)) for _ in range(world.random.choice((2, 2, 3)))]
+        if world.random.random() < 0.3:
+            own = lifecycle.queue(config(**SMALL), origin=Origin.SHELL)
+            actors.append(Actor(0.0, next(turns), shell(world, own.pk)))
         actors.append(Actor(0.5, next(turns), user(world), is_worker=False))
         while not world.is_done:
             actor = heapq.heappop(actors)
@@ -324,6 +354,7 @@ def check_log(lines: list[tuple[int, str, str]]) -> None:
     assert [sequence for sequence, _, _ in lines] == list(range(1, len(lines) + 1))
     once = [message for _, kind, message in lines if kind in ("resolved", "started", "round", "completed")]
     assert len(once) == len(set(once)) == 3 + sum(event.kind == "round" for event in played())
+    assert {event.message for event in played()} <= {message for _, _, message in lines}, "something was not told"
     told: set[str] = set()
     for _, kind, message in lines:
         if kind in ("starting", "resumed"):

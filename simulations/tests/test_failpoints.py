@@ -27,6 +27,7 @@ PLACES = {
     "claimed": 1,
     "trainer_running": 1,
     "event_heard": 12,
+    "lines_written": 3,
     "contributions_written": 2,
     "reward_posted": 2,
     "round_written": 2,

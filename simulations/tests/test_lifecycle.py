@@ -274,6 +274,24 @@ def test_a_lease_from_a_clock_that_was_set_back_ends():
     assert lifecycle.claim_next().simulation_id == claim.simulation_id
 
 
+def test_to_see_that_a_claim_holds_writes_nothing_and_is_one_query(django_assert_num_queries):
+    here, there = claimed(), claimed()
+    lifecycle.cancel(there.simulation_id)
+    with django_assert_num_queries(1) as asked:
+        assert lifecycle.stale([here, there]) == [there]
+    assert asked.captured_queries[0]["sql"].startswith("SELECT")
+    lifecycle.confirm(here)
+    with pytest.raises(StaleClaim):
+        lifecycle.confirm(there)
+
+
+def test_who_runs_it_does_not_take_it_from_himself_after_a_silence():
+    claim = claimed()
+    expire(claim)
+    assert lifecycle.claim_next([claim.simulation_id]) is None
+    assert lifecycle.claim_next().fence == claim.fence + 1
+
+
 def test_a_look_that_finds_nothing_is_one_query_and_a_heartbeat_another(django_assert_num_queries):
     here, there = claimed(), claimed()
     Simulation.objects.filter(pk=there.simulation_id).update(owner="elsewhere:1:token")

@@ -3,12 +3,15 @@
 import dataclasses
 
 import pytest
+from django.db import connection
 from django.db.models import Sum
+from django.test.utils import CaptureQueriesContext
 
 from incentives import ledger
 from incentives.models import Account, Transaction
 from simulations.models import Client, Contribution, Event, Round, Simulation
 from simulations.running import recorder, worker
+from simulations.running.events import Log
 from simulations.tests.cast import claimed, happened, recorded, rounds
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -128,6 +131,57 @@ def test_a_large_cohort_costs_a_handful_of_queries(django_assert_max_num_queries
     large = dataclasses.replace(rounds()[0], clients=crowd, pool_microtokens=300)
     with django_assert_max_num_queries(30):
         recorder.record(claim, large)
+
+
+def lines(number: int) -> list[Log]:
+    return [Log(message=f"Line {each} of {number}") for each in range(number)]
+
+
+def statements(call) -> int:
+    with CaptureQueriesContext(connection) as context:
+        call()
+    return len(context)
+
+
+def test_lines_cost_two_statements_however_many_they_are():
+    simulation = recorded(until=happened().index(rounds()[0]))
+    claim = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence)
+    recorder.record(claim, rounds()[0])  # it opens the accounts
+    alone = statements(lambda: recorder.record(claim, rounds()[1]))
+    assert statements(lambda: recorder.record(claim, rounds()[2], lines=lines(40))) == alone + 2
+    assert statements(lambda: recorder.record(claim, lines(1)[0])) <= 5  # two of them are the transaction
+    assert statements(lambda: recorder.record(claim, Log(message="last"), lines=lines(40))) <= 5
+
+
+def test_an_event_and_the_lines_before_it_are_recorded_once_and_in_their_order():
+    simulation = recorded(until=happened().index(rounds()[0]))
+    claim = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence)
+    before = simulation.last_sequence
+    for write in (worker.write, recorder.record):  # the second as where the answer to a COMMIT was lost
+        number = write(claim, rounds()[0], before, lines(3))
+        assert number == before + 4
+    told = list(simulation.events.filter(sequence__gt=before).order_by("sequence").values_list("sequence", "message"))
+    expected = [*(line.message for line in lines(3)), rounds()[0].message]
+    assert told == list(enumerate(expected, before + 1))
+
+
+def test_lines_are_recorded_with_the_end_once():
+    simulation = recorded(until=len(happened()) - 1)
+    claim = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence)
+    worker.write(claim, happened()[-1], simulation.last_sequence, lines(2))
+    with pytest.raises(recorder.StaleClaim):
+        worker.write(claim, happened()[-1], simulation.last_sequence, lines(2))
+    messages = list(simulation.events.filter(sequence__gt=simulation.last_sequence).values_list("message", flat=True))
+    assert messages[:2] == [line.message for line in lines(2)]
+    assert len(messages) == 4
+
+
+def test_where_a_round_cannot_be_recorded_its_lines_are_not_either():
+    simulation = recorded(until=happened().index(rounds()[0]))
+    claim, before = recorder.Claim(simulation_id=simulation.pk, fence=simulation.fence), state()
+    with pytest.raises(recorder.Diverged):
+        recorder.record(claim, rounds()[2], lines=lines(3))
+    assert state() == before
 
 
 def test_the_size_of_a_rounds_event_does_not_depend_on_the_cohort():

@@ -83,6 +83,18 @@ def test_sigterm_gives_the_run_back_and_claims_nothing_more(start_worker):
     assert ask(worker, "SELECT owner, lease_expires_at FROM simulations_simulation WHERE id = ?", number) == ("", None)
 
 
+def test_it_renews_its_lease_every_third_of_it(start_worker):
+    """Each time is a write that the disk must confirm; twice a second it was."""
+    worker = start_worker(FEDSITE_LEASE_SECONDS="12")
+    number = in_mid_run(worker)
+    leases = set()
+    until = time.monotonic() + 6
+    while time.monotonic() < until:
+        leases.add(ask(worker, "SELECT lease_expires_at FROM simulations_simulation WHERE id = ?", number))
+        time.sleep(0.1)
+    assert 1 < len(leases) <= 3
+
+
 def test_ctrl_c_gives_the_run_back_too(start_worker):
     worker = start_worker()
     number = in_mid_run(worker)
