@@ -56,6 +56,13 @@ def fuzz(site: Server, *options: str, token: str = "") -> str:
     return done.stdout
 
 
+def test_operations_keep_their_names(client):
+    """Of the release before: clients are generated from them."""
+    paths = client.get("/api/openapi.json").json()["paths"]
+    named = {operation["operationId"] for operations in paths.values() for operation in operations.values()}
+    assert {"simulations_api_start", "simulations_api_clone", "incentives_api_reward", "incentives_api_verify"} <= named
+
+
 def test_in_open_access_it_does_what_its_document_says(start):
     site, _ = start()
     fuzz(site, "--include-path-regex", r"}/stream/$")  # these end, since all simulations have

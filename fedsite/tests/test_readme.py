@@ -34,6 +34,7 @@ REQUESTS_WITH_TOKEN = [line for line in LINES if line.startswith("curl") and "$T
 SITES = ("http://127.0.0.1:8000/", "https://fed.example.org/")
 APPS = {
     "make_token": "people",
+    "prune": "simulations",
     "run_simulation": "simulations",
     "runworker": "simulations",
     "verify_ledger": "simulations",
