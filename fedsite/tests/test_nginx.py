@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import socketserver
 import ssl
-from collections.abc import Callable
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -97,3 +105,61 @@ def test_nobody_reads_metrics_from_outside(production: servers.Proxy) -> None:
             assert client.get("/metrics", headers=headers).status_code == 404
             assert client.get("/metrics/", headers=headers).status_code == 404
             assert client.get(f"{production.url}//metrics", headers=headers).status_code == 404
+
+
+class Names(socketserver.BaseRequestHandler):
+    """A name server: every name has one address, and no other kind of record."""
+
+    address = "127.0.0.1"
+
+    def handle(self) -> None:
+        asked, answer = self.request
+        end = asked.index(b"\0", 12) + 5  # of the question: its name, type and class
+        is_a = asked[end - 4 : end - 2] == b"\0\1"
+        record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(self.address) if is_a else b""
+        head = asked[:2] + b"\x81\x80\0\1" + bytes([0, is_a]) + b"\0\0\0\0"
+        answer.sendto(head + asked[12:end] + record, self.client_address)
+
+
+class Container(BaseHTTPRequestHandler):
+    """Says at which address it was reached."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.server_address[0].encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(server: socketserver.BaseServer) -> Iterator[int]:
+    """Its port, while it answers in a thread."""
+    threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of this machine")
+def test_a_web_container_that_is_replaced_is_found_at_its_new_address(tmp_path: Path, nginx: Front) -> None:
+    """The fixture says that this needs an nginx; its configuration is the one that compose.yaml makes of ours."""
+    with contextlib.ExitStack() as running:
+        names = running.enter_context(serving(socketserver.ThreadingUDPServer(("127.0.0.1", 0), Names)))
+        first = contextlib.ExitStack()
+        port = first.enter_context(serving(ThreadingHTTPServer(("127.0.0.1", 0), Container)))
+        ((old, new),) = servers.compose_changes().items()
+        changed = new.replace("web:8000", f"web:{port}").replace("127.0.0.11", f"127.0.0.1:{names}")
+        front = running.enter_context(servers.nginx(tmp_path, port, **{old: changed.replace("valid=5s", "valid=1s")}))
+        with browser_of(front) as client:
+            assert client.get("/").text == "127.0.0.1"
+            first.close()
+            running.enter_context(serving(ThreadingHTTPServer(("127.0.0.2", port), Container)))
+            Names.address = "127.0.0.2"
+            deadline = time.monotonic() + 30
+            while (answer := client.get("/")).status_code != 200 and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert answer.text == "127.0.0.2"

@@ -105,6 +105,7 @@ def test_a_restarted_postgresql_is_waited_for(start_server, tmp_path, undisturbe
         running.pop().cleanup()
 
 
+@pytest.mark.usefixtures("redis_server")  # one is needed; this test starts its own
 def test_a_restarted_redis_delays_and_loses_nothing(start_server, tmp_path, undisturbed):
     port = servers.free_port()
     with ExitStack() as first, ExitStack() as second:
