@@ -43,9 +43,7 @@ def shell(site: dict[str, str], command: str, **environment: str) -> subprocess.
     return done
 
 
-@pytest.mark.parametrize(
-    "locale", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}]
-)
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}])
 def test_files_are_utf8_in_every_locale(site: dict[str, str], locale: dict[str, str]) -> None:
     done = shell(site, f"{MANAGE} export_ledger --format jsonl", **locale)
     assert done.returncode == 0, done.stderr
@@ -54,7 +52,7 @@ def test_files_are_utf8_in_every_locale(site: dict[str, str], locale: dict[str, 
     assert lines[-1]["description"].startswith("Zoë 💩")
 
 
-@pytest.mark.parametrize("command", ["export_ledger --format csv", "export_ledger --format beancount"])
+@pytest.mark.parametrize("command", ["export_ledger --format csv", "export_ledger --format jsonl"])
 def test_a_reader_who_has_seen_enough_ends_it_quietly(site: dict[str, str], command: str) -> None:
     done = shell(site, f"{MANAGE} {command} | head -c 10")
     assert (done.returncode, len(done.stdout), done.stderr) == (141, 10, b"")
@@ -79,15 +77,10 @@ def test_a_full_disk_is_said_in_a_sentence(site: dict[str, str]) -> None:
     [
         r"export_ledger --format csv --ledger $'\xff'",
         r"run_simulation --set $'lr=\xff'",
-        "export_ledger --format csv --ledger nowhere",
         "verify_ledger --simulation 99999999999999999999",
-        "verify_ledger --simulation -1",
         "run_simulation --resume 99999999999999999999",
-        "run_simulation --resume x",
-        "run_simulation --set =1",
         "make_token nobody",
         "make_token $'a\\nb' --days 9999999999999",
-        "export_ledger --format xml",
         "nonsense",
     ],
 )

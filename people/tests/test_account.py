@@ -5,6 +5,7 @@ import re
 import pytest
 
 from people import tokens
+from people.forms import TokenForm
 from people.models import Token
 from people.tests.cast import ada, ben
 
@@ -93,3 +94,9 @@ def test_the_page_asks_few_questions(client, owner, django_assert_max_num_querie
         tokens.create(owner, name=str(n), scope="read", expires_at=None)
     with django_assert_max_num_queries(4):
         client.get("/account/")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2J", "a\x00b", "a\u2028b"])
+def test_the_name_of_a_token_is_one_line(name):
+    form = TokenForm({"name": name, "scope": "read", "days": "90"})
+    assert "name" in form.errors
