@@ -85,14 +85,15 @@ def test_in_login_access_it_does_what_its_document_says(start):
         ("num_clients=2&num_clients=x", 422),
         ("behaviours=[]", 422),
         ("behaviours={", 422),
-        ("num_rounds=%00", 422),
+        ("num_rounds=%00", 400),  # no address may hold it
         ("seed=-1", 422),
     ],
 )
 def test_the_stream_that_starts_something_refuses_what_is_wrong(server, query, status):
     """It cannot be drawn at random: each right request would start a run and follow it to its end."""
     answer = httpx.get(f"{server.url}/api/simulations/stream?{query}", headers={"Accept": "text/event-stream"})
-    assert (answer.status_code, list(answer.json())) == (status, ["detail", "errors"])
+    told = ["detail", "errors"] if status == 422 else ["detail"]
+    assert (answer.status_code, list(answer.json())) == (status, told)
 
 
 @pytest.mark.parametrize("last", ["x", "0-0", "1", "1-", "-1-1", "999999-0", "9" * 19 + "-1", "1-2-3", "\xe9"])

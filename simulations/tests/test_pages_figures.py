@@ -6,6 +6,14 @@ from fedsite.theme.templatetags import figures
 from simulations.showing import fragments
 
 
+def test_it_writes_large_numbers_in_a_few_digits():
+    assert figures.decimals(41_234_567_890_123_456_789_012_345.0) == "4.12e+25"
+    assert figures.decimals(-2.5e7, 2) == "−2.50e+07"
+    assert figures.signed(1e17) == "+1.00e+17"
+    assert figures.signed(-1e17) == "−1.00e+17"
+    assert figures.decimals(99_999.5, 1) == "99,999.5"
+
+
 @pytest.mark.parametrize(
     ("microtokens", "short", "exact"),
     [

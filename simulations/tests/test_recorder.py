@@ -36,6 +36,19 @@ def test_the_log_has_no_gap_and_ends_with_the_record_and_the_end():
     assert lines[-1][1] == "completed"
 
 
+def test_a_pool_beyond_the_ledgers_supply_ends_the_run_with_a_sentence():
+    """A pool by the round before may pay more in all than there can be."""
+    claim = claimed()
+    *before, first = happened()[: 1 + [event.kind for event in happened()].index("round")]
+    for event in before:
+        worker.write(claim, event)
+    second = dataclasses.replace(first, round_number=2, pool_microtokens=2**53 - 1, treasury_microtokens=2**53 - 1)
+    worker.write(claim, first)
+    with pytest.raises(recorder.Unpayable, match=r"Reward of round 2: .* pass the supply .* a smaller scaling_factor"):
+        worker.write(claim, dataclasses.replace(second, clients=()))
+    assert Simulation.objects.get(pk=claim.simulation_id).rounds_done == 1
+
+
 def test_clients_carry_the_sums_of_their_rounds():
     simulation = recorded()
     for client in simulation.clients.all():

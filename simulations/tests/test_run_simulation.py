@@ -72,7 +72,7 @@ def test_it_prints_one_object_with_everything(site):
     )
     assert (result["id"], result["status"]) == (1, "completed")
     assert set(result["rounds"][0]) == {
-        *("round", "loss", "accuracy", "cohort", "pool_microtokens", "weights_sha256"),
+        *("round", "loss", "accuracy", "cohort", "cohort_size", "pool_microtokens", "weights_sha256"),
         *("duration_seconds", "train_seconds", "evaluate_seconds", "valuation_seconds"),
     }
     assert set(result["clients"][0]) == {"client", "num_examples", "behaviour", "contribution", "reward_microtokens"}
@@ -215,7 +215,7 @@ def test_after_nohup_it_does_not_end_with_its_terminal(site):
 
 
 def test_it_goes_on_with_a_cancelled_run_as_the_page_does(site):
-    code = "from simulations import lifecycle as l; from simulations.config import SimulationConfig as C; " + (
+    code = "from simulations.running import lifecycle as l; from simulations.config import SimulationConfig as C; " + (
         "l.cancel(l.queue(C(dataset='digits', num_clients=3, num_rounds=3), origin='page').pk)"
     )
     assert shell(site, "shell", "-v0", "-c", code).returncode == 0
