@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
+from django.db import Error
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.http import require_safe
@@ -13,6 +14,7 @@ from ninja.errors import HttpError, ValidationError
 from ninja.operation import Operation
 from ninja.parser import Parser
 
+from fedsite import trouble
 from fedsite.access import may_write
 from incentives.api import router as incentives
 from simulations import reading
@@ -27,7 +29,7 @@ HEADERS = {  # that an answer always has
     429: {"Retry-After": {"required": True, "description": "seconds", "schema": {"type": "integer", "minimum": 0}}},
 }
 HEADERS[503] = HEADERS[429]
-ANYWHERE = (400, 401, 403, 422, 429)  # whoever asks, however often, and whatever is wrong with it or its address
+ANYWHERE = (400, 401, 403, 422, 429, 503)  # whoever asks, however often, and whatever is wrong with it or its address
 OF_WRITES = (415,)
 EMPTY = {"content": {"application/json": {"schema": {}}}}
 WHO = {
@@ -119,6 +121,14 @@ def malformed(request: HttpRequest, error: Exception) -> HttpResponse:
     too_large = isinstance(error, RequestDataTooBig)
     detail = "The body is too large" if too_large else "The request is not what it should be"
     return api.create_response(request, {"detail": detail}, status=413 if too_large else 400)
+
+
+@api.exception_handler(Error)
+def database_trouble(request: HttpRequest, error: Error) -> HttpResponse:
+    """Here too, since in DEBUG ninja would answer before the middleware is asked."""
+    if (response := trouble.answer(request, error)) is None:
+        raise error
+    return response
 
 
 @api.exception_handler(Conflict)

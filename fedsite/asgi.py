@@ -13,11 +13,11 @@ from django.core.asgi import get_asgi_application
 pages = get_asgi_application()  # loads the apps, so it comes before what uses models
 
 from django.conf import settings  # noqa: E402
-from django.db import connections  # noqa: E402
+from django.db import connection, connections  # noqa: E402
 
 from fedsite.connections import at_the_readers_pace, guard  # noqa: E402
-from fedsite.migrated import require_migrations  # noqa: E402
 from fedsite.root import OwnRoot  # noqa: E402
+from simulations import database  # noqa: E402
 from simulations.running.embedded import EmbeddedWorker  # noqa: E402
 from simulations.running.worker import SimulationConsumer  # noqa: E402
 
@@ -33,7 +33,12 @@ async def http(scope: Any, receive: Any, send: Any) -> None:
 
 
 guard()
-require_migrations()
+if connection.vendor == "sqlite":  # whoever waits for a page is told that the file is locked; the worker asks again
+    connection.settings_dict["OPTIONS"]["timeout"] = 5
+try:
+    database.require()
+finally:
+    connection.close()
 application = ProtocolTypeRouter(
     {"http": OwnRoot(http), "channel": ChannelNameRouter({"simulations": SimulationConsumer.as_asgi()})}
 )

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.utils import Error
 
-from fedsite.migrated import unapplied
+from simulations.database import unapplied
 
 log = logging.getLogger(__name__)
 FREE_BYTES = 64 * 1024 * 1024  # room for some rounds: their rows and checkpoints

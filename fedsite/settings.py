@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,7 @@ MIDDLEWARE = [
     "fedsite.access.AccessMiddleware",
     "fedsite.views.PlainNotFound",
     "fedsite.views.JsonErrors",
+    "fedsite.trouble.DatabaseTrouble",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -209,6 +211,8 @@ else:
     except (ValueError, KeyError) as error:
         raise stop("DATABASE_URL", f"something like postgresql://user:password@host/name ({error})") from None
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    if sqlite3.sqlite_version_info < (3, 35):
+        raise SystemExit(f"SQLite is {sqlite3.sqlite_version} here, and 3.35 or newer is needed; or set DATABASE_URL")
     # Closing SQLite's last connection checkpoints the log, so connections stay. IMMEDIATE: two writers wait for each
     # other instead of failing. recursive_triggers: INSERT OR REPLACE may not go round the ledger's delete triggers.
     DATABASES["default"] |= {

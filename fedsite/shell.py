@@ -9,6 +9,7 @@ import sys
 from typing import Any, TextIO
 
 from django.core.management import execute_from_command_line
+from django.db import Error
 
 USAGE, BROKEN_PIPE = 2, 128 + 13  # exit status, as shells tell of SIGPIPE
 
@@ -26,6 +27,12 @@ def main(argv: list[str]) -> None:
             execute_from_command_line(argv)
         finally:
             sys.stdout.flush()
+    except Error as error:
+        from simulations import database  # once the apps are loaded
+
+        if "--traceback" in argv or not database.is_trouble(error):
+            raise
+        sys.exit(database.sentence(error))
     except Unwritable as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), error.fileno)  # or the interpreter would complain when it ends
         if error.errno == errno.EPIPE:

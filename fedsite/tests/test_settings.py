@@ -6,6 +6,7 @@ import base64
 import os
 import runpy
 import secrets
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -286,6 +287,15 @@ def test_it_asks_for_missing_migrations_without_a_traceback(tmp_path: Path) -> N
         servers.start_site(tmp_path / "site", empty)
     assert "make run" in str(stopped.value)
     assert "Traceback" not in str(stopped.value)
+
+
+@pytest.mark.usefixtures("bare")
+def test_it_refuses_an_sqlite_that_lacks_returning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    with pytest.raises(SystemExit, match=r"SQLite is 3\.34\.1 here, and 3\.35 or newer is needed"):
+        settings()
+    assert settings(DATABASE_URL="postgresql://localhost/fedsite")
 
 
 def test_it_needs_no_new_migration() -> None:

@@ -15,9 +15,9 @@ from django.db.models import Exists, OuterRef, Q
 
 from incentives import verified
 from incentives.models import Ledger
+from simulations.database import SILENCE
 from simulations.models import Duty, Simulation
 from simulations.running import lifecycle
-from simulations.running.patience import SILENCE
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0

@@ -16,11 +16,11 @@ from channels.db import database_sync_to_async
 from channels.worker import Worker
 from django.conf import settings
 
-from simulations import disk, logs, processes
+from simulations import database, disk, logs, processes
 from simulations.models import Simulation
 from simulations.running import bell, lifecycle, recorder, verifier, workers
 from simulations.running.events import Completed, Event, Failed, Log, Round
-from simulations.running.patience import SILENCE, in_a_line, insist
+from simulations.running.patience import insist
 from simulations.running.process import Trainer
 from simulations.running.recorder import Claim, Diverged, StaleClaim
 from simulations.running.trainer import Assignment
@@ -31,6 +31,7 @@ POLL_SECONDS = 1.0
 MOST_LINES = 500  # that are recorded at once
 LINE_WAITS_SECONDS = 0.2  # for what comes after it, so that both are recorded at once; nobody reads faster
 RETRY_SECONDS = 2.0
+GIVE_UP_SECONDS = 10.0  # of a database whose disk is full, which may only be read, or which lacks something
 
 
 def assignment_for(claim: Claim) -> Assignment:
@@ -73,8 +74,8 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
     trainer = lease = limit = None
     try:
         failpoints.reach("claimed")
-        number = await insist(recorder.held, claim)
-        trainer = await Trainer.start(await insist(assignment_for, claim))
+        number = await insist(recorder.held, claim, give_up_seconds=GIVE_UP_SECONDS)
+        trainer = await Trainer.start(await insist(assignment_for, claim, give_up_seconds=GIVE_UP_SECONDS))
         lease = asyncio.create_task(_keep_lease(claim, trainer))
         if settings.FEDSITE_MAX_SECONDS:
             limit = asyncio.create_task(_end_in_time(claim, trainer, settings.FEDSITE_MAX_SECONDS))
@@ -100,6 +101,8 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
         await _give_back(claim)
         raise
     except Exception as error:
+        if trainer:
+            trainer.kill()
         await _fail(claim, error)
     finally:
         for task in filter(None, (lease, limit)):
@@ -146,7 +149,7 @@ async def _next(happenings: AsyncIterator[Event]) -> Event | None:
 
 
 async def _tell(claim: Claim, write_it: Any, *arguments: Any) -> Any:
-    told = await insist(write_it, *arguments)
+    told = await insist(write_it, *arguments, give_up_seconds=GIVE_UP_SECONDS)
     await bell.ring_viewers(claim.simulation_id)
     return told
 
@@ -192,14 +195,19 @@ async def _bury(claim: Claim, trainer: Trainer, number: int) -> None:
 
 
 async def _fail(claim: Claim, error: Exception) -> None:
-    """What cannot be recorded ends the run; trying again would only meet it again."""
+    """What cannot be recorded ends the run; trying again would only meet it again. Where not even that can be recorded,
+    as on a full disk, it is as soon as it can, unless the process ends before: then the lease runs out."""
     if isinstance(error, Diverged):
         message, trace = str(error), ""
+    elif database.is_trouble(error):
+        log.error("The run of simulation %s cannot be recorded: %s", claim.simulation_id, database.sentence(error))
+        message, trace = f"What the trainer said could not be recorded: {database.reason(error)}", ""
     else:
         log.error("The run of simulation %s cannot be recorded", claim.simulation_id, exc_info=error)
         message, trace = f"What the trainer said could not be recorded: {error}", traceback.format_exc()
     try:
-        await _tell(claim, lifecycle.fail, claim, message, trace)
+        await insist(lifecycle.fail, claim, message, trace)
+        await bell.ring_viewers(claim.simulation_id)
     except StaleClaim as stale:
         log.info("Stopped: %s", stale)
 
@@ -271,10 +279,11 @@ async def look() -> None:
     """See to the queue and to what runs. What goes wrong is told, and tried again at the next look."""
     try:
         await runs.look()
-    except SILENCE as error:
-        log.warning("The data base does not answer (%s); looking again", in_a_line(error))
-    except Exception:
-        log.exception("The queue could not be served; looking again")
+    except Exception as error:
+        if database.is_trouble(error):
+            database.complain(log, error, "looking again")
+        else:
+            log.exception("The queue could not be served; looking again")
 
 
 async def be_present() -> None:
@@ -284,10 +293,9 @@ async def be_present() -> None:
         try:
             await database_sync_to_async(say)()
             say = workers.beat
-        except SILENCE:
-            pass  # whoever looks at the queue tells of it
-        except Exception:
-            log.exception("That this worker is there could not be said")
+        except Exception as error:
+            if not database.is_trouble(error):  # of that whoever looks at the queue tells
+                log.exception("That this worker is there could not be said")
         await asyncio.sleep(workers.beat_seconds())
 
 
@@ -296,7 +304,7 @@ async def go() -> None:
     try:
         await database_sync_to_async(workers.leave)()
     except Exception as error:
-        log.warning("That this worker has ended could not be said: %s", in_a_line(error))
+        log.warning("That this worker has ended could not be said: %s", database.in_a_line(error))
 
 
 class SimulationConsumer(AsyncConsumer):

@@ -78,7 +78,7 @@ def test_a_locked_sqlite_file_is_waited_for(start_server, undisturbed):
         holder.close()
 
     see_it_whole(server, follow(server, lock), undisturbed)
-    assert "The data base does not answer (database is locked)" in server.log
+    assert "The database is locked by another process: " in server.log
 
 
 def test_a_restarted_postgresql_is_waited_for(start_server, tmp_path, undisturbed):
@@ -99,7 +99,7 @@ def test_a_restarted_postgresql_is_waited_for(start_server, tmp_path, undisturbe
         assert migrated.returncode == 0, migrated.stderr
         server = start_server(**url)
         see_it_whole(server, follow(server, restart), undisturbed)
-        assert "The data base does not answer" in server.log
+        assert "The database does not answer: " in server.log
         server.stop()
     finally:
         running.pop().cleanup()

@@ -126,6 +126,7 @@
   document.addEventListener("htmx:sendError", () => say("The server does not answer. Is it running?"));
   document.addEventListener("htmx:responseError", (event) => {
     const status = event.detail.xhr.status;
+    if (status === 503) return say("The server cannot do this just now (503). Nothing was changed; try again in a moment.");
     say(status === 403 ? "The server refused this (403). Reload the page and try again." : `The server could not do this (${status}).`);
   });
 

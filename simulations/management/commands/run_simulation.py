@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from simulations import estimates, processes, reading
+from simulations import database, estimates, processes, reading
 from simulations.config import FIELDS, PRESETS, SimulationConfig
 from simulations.models import Origin, Simulation, Status
 from simulations.running import lifecycle, worker
@@ -33,7 +33,6 @@ LOOK_SECONDS = 0.5
 
 class Command(BaseCommand):
     help = __doc__
-    requires_migrations_checks = True
     number: int | None = None  # of the simulation that is run or followed
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -49,6 +48,8 @@ class Command(BaseCommand):
             fields.add_argument(f"--{name.replace('_', '-')}", action=Values, metavar="VALUE", help=field_help(name))
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not options["no_record"]:
+            database.require()
         try:
             code = asyncio.run(self.work(options))
         except (KeyboardInterrupt, asyncio.CancelledError):

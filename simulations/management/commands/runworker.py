@@ -11,8 +11,9 @@ from typing import Any
 from channels.management.commands import runworker
 from django.conf import settings
 from django.core.management.base import CommandParser
+from django.db import connection
 
-from simulations import processes
+from simulations import database, processes
 from simulations.running.worker import POLL_SECONDS, PollingWorker
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Command(runworker.Command):
         parser.add_argument("--alive-file", type=Path, metavar="PATH", help="a file to touch every second")
 
     def handle(self, *args: Any, alive_file: Path | None = None, **options: Any) -> None:
+        database.require()
+        connection.close()  # the worker's threads have their own
         self.worker_class = partial(StandingWorker, alive_file=alive_file)
         how = "is rung by Redis, and looks" if settings.REDIS_URL else "looks"
         log.info("The worker %s %s every %g s", processes.name(), how, POLL_SECONDS)
