@@ -3,6 +3,7 @@
     python -m fedsite.tests.first_release make FILE     with the code of the first release (git: c0607c5)
     python -m fedsite.tests.first_release load FILE     rows and checkpoints into a site migrated as far as FILE knows
     python -m fedsite.tests.first_release go_on         with today's code: every run of that site to its end
+    python -m fedsite.tests.first_release today         what the same configurations train when asked for today
 
 FILE has a JSON object a line: first what is known about the rows, with the checkpoints and the end of each run as the
 first release came to it undisturbed; then each row as `dumpdata` writes it. first_release.jsonl was made once.
@@ -147,6 +148,24 @@ def go_on() -> None:
     print(json.dumps(ended, default=str))
 
 
+def today() -> None:
+    """The hash of the weights that each configuration trains when it is asked for today, as JSON."""
+    import torch
+
+    from simulations.config import SimulationConfig
+    from simulations.running.engine import simulate
+    from simulations.running.events import Completed
+
+    torch.set_num_threads(1)  # as a trainer does
+    ends = {
+        name: event.weights_sha256
+        for name, config in RUNS.items()
+        for event in simulate(SimulationConfig.from_dict(config), data_dir=Path("nowhere"))
+        if isinstance(event, Completed)
+    }
+    print(json.dumps(ends))
+
+
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fedsite.settings")
-    {"make": make, "load": load, "go_on": go_on}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    {"make": make, "load": load, "go_on": go_on, "today": today}[sys.argv[1]](*map(Path, sys.argv[2:]))
