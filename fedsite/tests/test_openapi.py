@@ -1,5 +1,6 @@
 """The API does what its OpenAPI document says: schemathesis draws requests from it, right ones and wrong ones."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,16 +64,23 @@ def test_operations_keep_their_names(client):
     assert {"simulations_api_start", "simulations_api_clone", "incentives_api_reward", "incentives_api_verify"} <= named
 
 
+def operations(site: Server, token: str = "") -> int:
+    """How many the document has, streams aside."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    paths = httpx.get(f"{site.url}/api/openapi.json", headers=headers).json()["paths"]
+    return sum(len(methods) for path, methods in paths.items() if not re.search(STREAMS, path))
+
+
 def test_in_open_access_it_does_what_its_document_says(start):
     site, _ = start()
     fuzz(site, "--include-path-regex", r"}/stream/$")  # these end, since all simulations have
-    assert "Tested: 13" in fuzz(site, "--exclude-path-regex", STREAMS)
+    assert f"Tested: {operations(site)}" in fuzz(site, "--exclude-path-regex", STREAMS)
 
 
 def test_in_login_access_it_does_what_its_document_says(start):
     site, token = start(FEDSITE_ACCESS="login")
     fuzz(site, "--include-path-regex", r"}/stream/$", token=token)
-    assert "Tested: 13" in fuzz(site, "--exclude-path-regex", STREAMS, token=token)
+    assert f"Tested: {operations(site, token)}" in fuzz(site, "--exclude-path-regex", STREAMS, token=token)
 
 
 @pytest.mark.parametrize(
