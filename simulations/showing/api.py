@@ -18,7 +18,7 @@ from pydantic import Field
 from simulations import owners, reading
 from simulations.config import FIELDS, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
-from simulations.origins import is_foreign
+from simulations.origins import may_start_by_get
 from simulations.running import lifecycle
 from simulations.showing import results, stream
 from training.config import BEHAVIOURS, ConfigError, Parameter
@@ -293,13 +293,13 @@ def _queue(request: HttpRequest, config: SimulationConfig) -> Simulation:
 
 
 def _refuse_accidents(request: HttpRequest) -> None:
-    """A GET that starts something answers an EventSource of a site we trust, and nothing else. Old browsers, and all
-    over plain HTTP, send no Sec-Fetch headers; but no picture, link or form asks for an event stream by its name."""
+    """A GET that starts something answers an EventSource of a site we trust, and nothing else: no picture, link or form
+    asks for an event stream by its name, and no script of a page elsewhere may."""
     if not request.may_write:
         raise HttpError(403, "This starts a simulation, and this token may read only")
     asks = any(str(kind).partition(";")[0] == "text/event-stream" for kind in request.accepted_types)
     from_us = request.headers.get("Sec-Fetch-Mode") not in ("no-cors", "navigate")
-    if request.method == "HEAD" or not asks or not from_us or is_foreign(request):
+    if request.method == "HEAD" or not asks or not from_us or not may_start_by_get(request):
         detail = "This starts a simulation; use EventSource from this site or one in CORS_ALLOWED_ORIGINS"
         raise HttpError(403, f"{detail}, or send Accept: text/event-stream")
 

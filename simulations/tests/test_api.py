@@ -6,6 +6,7 @@ import pytest
 from django.db.models import Model
 
 from simulations.models import Event, Simulation
+from simulations.origins import may_start_by_get
 from simulations.running import lifecycle
 from simulations.tests.cast import FIELDS, config, queued, recorded
 
@@ -228,6 +229,11 @@ def test_events_come_after_a_number_in_pages(client):
         {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"},  # a link
         {"origin": "null"},
         {"last-event-id": "", "accept": "*/*"},
+        # What a script elsewhere can send to a host's name over plain HTTP: `fetch` without CORS, of this type.
+        {"user-agent": "Mozilla/5.0", "referer": "http://evil.example:9999/page.html"},
+        {"user-agent": "Mozilla/5.0", "referer": "http://testserver.evil.example/"},
+        {"user-agent": "Mozilla/5.0"},
+        {"sec-fetch-site": "same-site"},
     ],
 )
 def test_the_compatible_stream_starts_nothing_by_accident(client, headers):
@@ -235,6 +241,21 @@ def test_the_compatible_stream_starts_nothing_by_accident(client, headers):
     headers = AS_EVENT_SOURCE | headers
     assert client.get(f"{URL}stream?num_rounds=1", headers=headers).status_code == 403
     assert nothing_left_behind()
+
+
+@pytest.mark.parametrize(
+    ("headers", "starts"),
+    [
+        ({"User-Agent": "Mozilla/5.0", "Referer": "http://testserver/simulations/1/"}, True),
+        ({"User-Agent": "Mozilla/5.0", "Origin": "http://localhost:3000"}, True),
+        ({"User-Agent": "Mozilla/5.0", "Sec-Fetch-Site": "same-origin"}, True),
+        ({"User-Agent": "curl/8.5.0"}, True),
+        ({"User-Agent": "Mozilla/5.0", "Sec-Fetch-Site": "same-site", "Referer": "http://testserver/"}, False),
+        ({"User-Agent": "Mozilla/5.0", "Referer": "nonsense"}, False),
+    ],
+)
+def test_a_page_of_ours_and_a_program_may_start_by_get(rf, headers, starts):
+    assert may_start_by_get(rf.get("/", headers={"Host": "testserver"} | headers)) is starts
 
 
 def test_the_compatible_stream_answers_head_without_starting_or_streaming(client):
