@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from fedsite.tests import first_ledger, first_release, servers
 from fedsite.tests.machine import PROJECT
@@ -89,7 +88,8 @@ def test_a_run_of_the_first_release_ends_as_it_would_have_there(ended: dict[str,
     head = first_release.head_of(first_release.FILE)
     told, end = head["ends"][name], ended[name]
     same_bits = ended["lost_checkpoint"]["status"] == "completed"
-    assert same_bits or torch.__version__ != head["torch"], ended["lost_checkpoint"]["failure"]
+    failure = ended["lost_checkpoint"]["failure"]
+    assert same_bits or "gave other weights than recorded" in failure, failure  # as on processors of another kind
     if name == "lost_checkpoint" and not same_bits:
         assert "gave other weights than recorded" in end["failure"]
         return

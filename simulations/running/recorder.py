@@ -185,9 +185,16 @@ def _compare(recorded: Round, event: events.Round) -> None:
     """A round trained again, for want of a checkpoint, must be the one that was paid."""
     same = (recorded.weights_sha256, recorded.evidence_sha256) == (event.weights_sha256, event.evidence_sha256 or "")
     if not same:
-        raise Diverged(
+        text = (
             f"Round {event.round_number} was trained again without its checkpoint and gave other weights than recorded"
         )
+        manifests = recorded.simulation.manifests
+        if len(manifests) > 1 and not manifest.same_kind(manifests[0], manifests[-1]):
+            text += (
+                f". The run began on another kind of machine ({manifest.in_words(manifests[0])}), which rounds "
+                f"otherwise: go on there with run_simulation --resume {recorded.simulation_id}"
+            )
+        raise Diverged(text)
     if event.checkpoint_sha256 and event.checkpoint_sha256 != recorded.checkpoint_sha256:
         recorded.checkpoint_sha256 = event.checkpoint_sha256
         recorded.save(update_fields=["checkpoint_sha256"])

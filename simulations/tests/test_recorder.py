@@ -112,6 +112,18 @@ def test_a_round_trained_again_is_compared_and_not_paid_again():
     assert state()[1:] == before
 
 
+def test_a_round_that_another_kind_of_machine_computes_otherwise_names_where_the_run_began():
+    simulation = recorded()
+    manifests = simulation.manifests
+    Simulation.objects.filter(pk=simulation.pk).update(
+        manifests=[manifests[0] | {"processor": "An Older One"}, manifests[-1]]
+    )
+    row = Round.objects.get(simulation=simulation.pk, number=1)
+    other = dataclasses.replace(rounds()[0], weights_sha256="0" * 64)
+    with pytest.raises(recorder.Diverged, match=r"began on another kind of machine .*An Older One.* --resume"):
+        recorder._compare(row, other)
+
+
 def test_nothing_is_paid_on_a_chain_that_others_went_on_with():
     """The new round would make their transaction part of a ledger that verifies."""
     simulation = recorded(until=happened().index(rounds()[0]) + 1)
