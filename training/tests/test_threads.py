@@ -55,7 +55,7 @@ def test_it_works_only_a_little_ahead_and_stops_when_given_up():
 
 
 def test_it_takes_one_worker_where_pytorch_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(threads, "cores", lambda: 7)
+    monkeypatch.setattr(threads.host, "processors", lambda: 7)
     assert threads.workers_for(torch.zeros(1)) == 7
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert threads.workers_for(torch.zeros(1)) == 1
