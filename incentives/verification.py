@@ -163,7 +163,9 @@ def _elsewhere(walk: _Walk, places: list[tuple[str, int]]) -> Iterator[str]:
 def _read_state(ledger: Ledger) -> _State:
     newest = Transaction.objects.filter(ledger_id=ledger.pk).values("ledger").annotate(newest=Max("sequence"))
     rows = list(
-        Ledger.objects.filter(pk=ledger.pk).values_list(
+        Ledger.objects.filter(pk=ledger.pk)
+        .order_by("accounts__id")  # or what is named first would be up to the database
+        .values_list(
             *("head", "length", Coalesce(Subquery(newest.values("newest")), 0)),
             *("accounts__id", "accounts__name", "accounts__client", "accounts__balance"),
         )
