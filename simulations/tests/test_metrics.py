@@ -1,6 +1,5 @@
 """The numbers that Prometheus reads are the data base's, whatever happened before, and cost few queries."""
 
-import gc
 from datetime import timedelta
 
 import pytest
@@ -14,7 +13,7 @@ from incentives.models import Ledger
 from simulations import processes
 from simulations.models import Event, Simulation, Worker
 from simulations.running import lifecycle, workers
-from simulations.showing import metrics, stream
+from simulations.showing import metrics
 from simulations.tests.cast import claimed, queued, recorded
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -125,18 +124,3 @@ def test_without_its_data_base_it_still_tells_of_the_process(client, monkeypatch
     assert (found["database_up"], found["streams_open"]) == (0, 0)
     assert "rounds_total" not in found
     assert b"process_open_fds" in client.get("/metrics", headers={"host": "localhost"}).content
-
-
-def test_it_counts_the_streams_of_this_process(client, settings):
-    settings.FEDSITE_MAX_STREAMS = 2
-    number = queued().pk
-    refused = read(client)["streams_refused_total"]
-    held = [client.get(f"/api/simulations/{number}/stream/") for _ in range(2)]
-    assert read(client)["streams_open"] == 2
-    answer = client.get(f"/api/simulations/{number}/stream/")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, str(stream.RETRY_AFTER_SECONDS))
-    assert "2 streams open" in answer.json()["detail"]
-    assert read(client)["streams_refused_total"] == refused + 1
-    del held[0]
-    gc.collect()  # a test client's response refers to itself
-    assert client.get(f"/simulations/{number}/stream/").status_code == 200

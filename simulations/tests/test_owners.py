@@ -206,7 +206,6 @@ def test_no_address_shows_what_is_somebody_elses():
 
 
 @pytest.mark.usefixtures("private")
-@pytest.mark.database
 def test_no_list_shows_what_is_somebody_elses():
     simulation, ben = done(), signed_in("ben")
     running = owned()

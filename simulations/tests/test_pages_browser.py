@@ -43,7 +43,7 @@ def start(page, **fields: str) -> None:
 
 
 def test_it_shows_a_run_from_the_first_line_to_the_last(page):
-    start(page, num_clients="5", num_rounds="12", behaviours="2: free_rider")
+    start(page, num_clients="5", num_rounds="60", behaviours="2: free_rider")
     seen = set()
     while page.execute_script(STATUS) not in ("completed", "failed"):
         seen.add(len(page.execute_script(LINES)))
