@@ -14,7 +14,7 @@ from simulations import processes
 from simulations.models import Event, Simulation, Worker
 from simulations.running import lifecycle, workers
 from simulations.showing import metrics
-from simulations.tests.cast import claimed, queued, recorded
+from simulations.tests.cast import claimed, config, queued, recorded
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -82,6 +82,28 @@ def test_a_wait_begins_when_it_was_queued_the_last_time(client):
     assert 3600 <= found["queue_oldest_wait_seconds"] < 3700
     lifecycle.release(claimed(old))
     assert 300 <= read(client)["queue_oldest_wait_seconds"] < 400
+
+
+def test_a_run_whose_shell_was_killed_neither_runs_nor_waits(client):
+    """However long ago it was: before, it stayed `running` for ever."""
+    claim = claimed(lifecycle.queue(config(), origin="shell"))
+    assert read(client)["simulations{running}"] == 1
+    gone = Simulation.objects.filter(pk=claim.simulation_id)
+    gone.update(lease_expires_at=timezone.now() - timedelta(seconds=60), owner="elsewhere:1:m-1:token")
+    for _ in range(2):
+        found = read(client)
+        names = ("running", "queued", "interrupted")
+        assert [found[f"simulations{{{name}}}"] for name in names] == [0, 0, 1]
+        assert found["queue_length"] == 0
+        assert lifecycle.claim_next() is None  # a worker's look, which gives the run back to whoever resumes it
+
+
+def test_the_queues_age_counts_from_when_it_was_queued_the_last_time():
+    """For the admin's page of workers as for Prometheus."""
+    simulation = queued()
+    Simulation.objects.filter(pk=simulation.pk).update(created_at=timezone.now() - timedelta(days=3))
+    assert timezone.now() - workers.queue()["oldest"] < timedelta(minutes=5)
+    assert workers.queue()["waiting"] == 1
 
 
 def test_it_tells_how_long_a_worker_holds_its_run(client):

@@ -2,11 +2,13 @@
 
 import json
 import re
+from datetime import timedelta
 
 import pytest
 from django.template.loader import render_to_string
 from django.test import Client as Browser
 from django.test.html import parse_html
+from django.utils import timezone
 
 from simulations.models import Client, Event, Simulation, Status
 from simulations.running import lifecycle
@@ -69,6 +71,25 @@ def test_home_shows_the_newest_that_is_not_finished():
     running = recorded(until=6)
     recorded()
     assert f'aria-label="Simulation {running.pk}"' in get("/")
+
+
+def test_a_run_whose_shell_was_killed_is_shown_as_interrupted_and_does_not_hold_the_home_page():
+    waiting, shells = queued(), recorded(until=8)
+    gone = {
+        "origin": "shell",
+        "owner": "elsewhere:1:m-1:token",
+        "lease_expires_at": timezone.now() - timedelta(hours=1),
+    }
+    Simulation.objects.filter(pk=shells.pk).update(**gone)
+    for _ in range(2):
+        page = parse_html(get(f"/simulations/{shells.pk}/"))
+        assert text(by_id(page, "status")) == "interrupted"
+        assert "Time left" not in text(by_id(page, "summary"))
+        assert "Resume" in text(by_id(page, "actions"))
+        assert "interrupted" in get("/simulations/")
+        assert Browser().get(f"/api/simulations/{shells.pk}/").json()["interrupted"] is True
+        assert f"Simulation {waiting.pk}" in get("/")
+        lifecycle.claim_next([waiting.pk])  # a worker's look
 
 
 def test_home_goes_on_showing_what_was_started_there():
