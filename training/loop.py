@@ -71,13 +71,14 @@ def run(
         raise ValueError("validation_size: contributions are measured on held-out examples; there are none")
     device = devices.prepared(config)
     federated = federation.gather(config, data)
+    train = backends.choose(config.backend)
     started = federation.started(federated)
     yield started
     federated = devices.placed(federated, device)
     on_card = devices.has_card(config, device)
     course = Course(
         federated=federated,
-        train=backends.choose(config.backend),
+        train=train,
         card=Card(federated, data.train_y) if on_card else None,
         sample=sample or uniform(config),
         value=value,

@@ -17,6 +17,7 @@ from fedsite.tests.machine import PROJECT
 from fedsite.tests.test_upgrade import POST, TAMPER, loaded
 from fedsite.tests.with_postgres import postgres
 
+TAMPERING = TAMPER.format("incentives_transfer SET amount = 1")
 WHOLE = "Verified 4 ledgers: 9 transactions, 24 transfers\n"
 
 
@@ -64,7 +65,7 @@ def test_postgresql_comes_back(folder: Path) -> None:
         first_ledger.manage(environment, "shell", "-v0", "-c", POST)
         assert WHOLE not in first_ledger.manage(environment, "verify_ledger")
         assert run("restore-postgresql", folder, environment).endswith(WHOLE)
-        assert "append-only" in servers.run_manage("shell", "-v0", "-c", TAMPER, environment=environment).stderr
+        assert "append-only" in servers.run_manage("shell", "-v0", "-c", TAMPERING, environment=environment).stderr
 
         connection = psycopg2.connect(url)
         connection.autocommit = True
@@ -81,4 +82,4 @@ def test_sqlite_comes_back(folder: Path) -> None:
     first_ledger.manage(environment, "shell", "-v0", "-c", POST)
     assert WHOLE not in first_ledger.manage(environment, "verify_ledger")
     assert run("restore-sqlite", folder, environment).endswith(WHOLE)
-    assert "append-only" in servers.run_manage("shell", "-v0", "-c", TAMPER, environment=environment).stderr
+    assert "append-only" in servers.run_manage("shell", "-v0", "-c", TAMPERING, environment=environment).stderr

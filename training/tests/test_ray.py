@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+import time
 
 import psutil
 import pytest
@@ -78,8 +79,10 @@ def kill_the_other(nodes):
     """The other node with all its processes, at once."""
     (other,) = nodes.worker_nodes
     (raylet,) = other.all_processes["raylet"]
-    names = [child.name() for child in psutil.Process(raylet.process.pid).children()]
-    assert any(name.startswith("ray::Actor") for name in names), "it must have a part in the training"
+    deadline = time.monotonic() + crew.START_SECONDS
+    while not any(child.name().startswith("ray::Actor") for child in psutil.Process(raylet.process.pid).children()):
+        assert time.monotonic() < deadline, "it must have a part in the training"
+        time.sleep(0.1)
     nodes.remove_node(other, allow_graceful=False)
 
 
