@@ -1,0 +1,95 @@
+"""A chosen kind with its parameters: checked, in its canonical form, and as it enters a hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kinds import catalogue
+from kinds.errors import ConfigError
+from kinds.kind import Kind
+from kinds.parameter import shown
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Of a family: a kind's name and a value for each of its parameters. Equal meanings are equal."""
+
+    family: str
+    kind: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    source_sha256: str = ""  # of a plug-in, from when the run is queued
+
+    def __getitem__(self, name: str) -> Any:
+        """A parameter; KeyError where this kind has no such."""
+        return self.parameters[name]
+
+    @property
+    def description(self) -> Kind:
+        """The catalogue's; ValueError where a plug-in's is not there any more."""
+        return catalogue.find(self.family, self.kind)
+
+    def has(self, trait: str) -> bool:
+        return trait in self.description.traits
+
+    def load(self) -> Any:
+        """The kind's code; see Kind.load."""
+        return self.description.load()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The canonical form: the kind and all of its parameters, ready for JSON."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in self.parameters.items()}
+        source = {"source_sha256": self.source_sha256} if self.source_sha256 else {}
+        return {"kind": self.kind, **values, **source}
+
+    def hashed(self) -> dict[str, Any]:
+        """What enters a hash: the kind without parameters at their defaults, its version unless that is 1, and a
+        plug-in's source. A release that adds parameters to a kind moves no hash."""
+        found = self.to_dict()
+        if self.kind not in catalogue.family(self.family):
+            return found
+        kind = self.description
+        usual = {name: parameter.plain(parameter.default) for name, parameter in kind.parameters.items()}
+        kept = {name: value for name, value in found.items() if name not in usual or value != usual[name]}
+        return kept | ({"version": kind.version} if kind.version > 1 else {})
+
+
+def checked(family: str, value: Any, field: str, *, recorded: bool = False) -> Choice:
+    """A choice from `{"kind": ..., parameter: ...}`, a bare name, or a Choice. ConfigError names `field` for the kind,
+    `field.parameter` for a parameter.
+
+    None is a parameter's default, and so is what is left out. A plug-in's source hash is taken from records alone.
+    """
+    if isinstance(value, Choice):
+        value, recorded = value.to_dict(), True
+    given = dict(value) if isinstance(value, Mapping) else {"kind": value}
+    name = given.pop("kind", None)
+    source = str(given.pop("source_sha256", "")) if recorded else ""
+    if recorded and "/" in str(name) and name not in catalogue.family(family):
+        return Choice(family, str(name), given, source)  # of a plug-in that is gone: its runs stay readable
+    try:
+        if name is None:
+            raise ValueError('expected a name or {"kind": ...}')
+        kind = catalogue.find(family, name)
+    except ValueError as error:
+        raise ConfigError({field: str(error)}) from None
+    errors, parameters = {}, {}
+    for name in given:
+        if name not in kind.parameters:
+            errors[f"{field}.{name}"] = lacks(kind, str(name))
+    for name, parameter in kind.parameters.items():
+        found = given.get(name)
+        try:
+            parameters[name] = parameter.check(parameter.default if found is None else found)
+        except ValueError as error:
+            errors[f"{field}.{name}"] = str(error)
+    if errors:
+        raise ConfigError(errors)
+    return Choice(family, kind.name, parameters, source)
+
+
+def lacks(kind: Kind, name: str) -> str:
+    """That a kind has no such parameter, in words."""
+    there = f"; it has {', '.join(kind.parameters)}" if kind.parameters else ""
+    return f"{kind.name} has no {shown(name)}{there}"
