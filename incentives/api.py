@@ -118,7 +118,9 @@ class RewardIn(Schema):
 class RewardOut(Schema):
     user_id: int
     reward: float = Field(description="tokens")
-    new_balance: float = Field(description="tokens, over all ledgers")
+    new_balance: float | None = Field(
+        description="tokens, over all ledgers; null for whoever may not see the ledger of rewards by hand"
+    )
 
 
 @router.get("/ledger", response={200: list[TransferOut] | UserLedger, 422: Problem})
@@ -206,10 +208,11 @@ def reward(
         return Status(429, {"detail": f"{error}; go on in {error.seconds} s"})
     except ledger.LedgerError as error:
         raise HttpError(422, f"scaling_factor: {error}") from None
+    sees_everything = not sight.condition(request, "pk")
     return {
         "user_id": payload.user_id,
         "reward": microtokens / MICROTOKENS,
-        "new_balance": _balance(request, payload.user_id) / MICROTOKENS,
+        "new_balance": _balance(request, payload.user_id) / MICROTOKENS if sees_everything else None,
     }
 
 

@@ -142,6 +142,16 @@ def test_what_was_paid_before_actors_were_named_is_not_paid_again():
     assert Transaction.objects.count() == 1
 
 
+@pytest.mark.usefixtures("closed")
+def test_who_may_mint_and_not_look_is_told_no_balance(settings):
+    settings.FEDSITE_OTHERS_MAY_LOOK = False
+    assert ask(person("ada")).json() == {"user_id": 1, "reward": 1.0, "new_balance": None}
+    assert ask(person("ada"), current_metric=0.6).json() == {"user_id": 1, "reward": 0.0, "new_balance": None}
+    assert ask(person("root", is_superuser=True, is_staff=True)).json()["new_balance"] == 2.0
+    settings.FEDSITE_OTHERS_MAY_LOOK = True
+    assert ask(person("ada")).json()["new_balance"] == 3.0
+
+
 def test_requests_are_forgotten_after_a_day():
     ask(Client(), key="k")
     RewardRequest.objects.update(asked_at=by_hand.timezone.now() - timedelta(days=1, seconds=1))

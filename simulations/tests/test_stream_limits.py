@@ -203,3 +203,29 @@ def test_a_stream_ends_when_its_viewer_may_no_longer_look(start_server):
         assert time.monotonic() < begin + 30, ended
         time.sleep(0.05)
     assert set(visitors) - set(ended) == {"stays"}
+
+
+def test_one_person_has_so_many_streams_whatever_the_addresses(start_server):
+    site = start_server(
+        FEDSITE_ACCESS="login", FEDSITE_PROXIES="1", FEDSITE_MAX_STREAMS="9", FEDSITE_MAX_STREAMS_PER_PERSON="2"
+    )
+    number, visitors = json.loads(site.manage("shell", "-v0", "-c", MAKE).stdout)
+    url = f"{site.url}/api/simulations/{number}/stream/"
+
+    def from_address(last: int, who: str) -> dict:
+        return {"url": url, "headers": visitors[who] | {"X-Forwarded-For": f"192.0.2.{last}"}, "timeout": 60}
+
+    with contextlib.ExitStack() as viewers:
+        for last in (1, 2):
+            assert viewers.enter_context(httpx.stream("GET", **from_address(last, "stays"))).status_code == 200
+        refused = viewers.enter_context(httpx.stream("GET", **from_address(3, "stays")))
+        assert (refused.status_code, refused.headers.get("Retry-After")) == (429, "5")
+        assert json.loads(refused.read())["detail"].startswith("You have 2 streams open")
+        with httpx.stream("GET", **from_address(1, "deactivated")) as others:
+            assert others.status_code == 200  # the address has room
+
+    def is_let_in() -> bool:
+        with httpx.stream("GET", **from_address(3, "stays")) as again:
+            return again.status_code == 200
+
+    settles(is_let_in)  # whoever leaves makes room
