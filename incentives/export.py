@@ -1,7 +1,8 @@
 """Ledgers as text, line by line: CSV of transfers, JSON Lines of transactions, and beancount.
 
 JSON Lines hold all that is hashed, so the chain can be derived again from them alone (see `chain`). Beancount checks
-by itself that every transaction balances and that the balances at the end are those of the accounts.
+by itself that every transaction balances and that the balances at the end are those of the accounts. Both say on what
+the run was trained whose ledger it is; in a table there is no place for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Max, Min, Prefetch
+from django.utils.module_loading import import_string
 
 from incentives.models import MINT, Account, Ledger, Transaction, Transfer
 
@@ -58,10 +61,19 @@ def csv_cell(value: Any) -> Any:
 
 
 def jsonl_lines(ledgers: Iterable[Ledger]) -> Iterator[str]:
-    """A JSON object for every transaction, with its transfers as [debit, credit, amount, code]."""
+    """A JSON object for every transaction, with its transfers as [debit, credit, amount, code]. A run's first one has
+    its manifests too: nobody hashes them."""
     for ledger in ledgers:
         for posted in history(ledger):
-            yield json.dumps(_object(ledger, posted), ensure_ascii=False) + "\n"
+            more = {"manifests": found} if posted.sequence == 1 and (found := manifests(ledger)) else {}
+            yield json.dumps(_object(ledger, posted) | more, ensure_ascii=False) + "\n"
+
+
+def manifests(ledger: Ledger) -> list[dict[str, Any]]:
+    """On what it was computed what this ledger pays for, as the simulations tell; the ledger knows none of them, so
+    settings.LEDGERS_MADE_ON names the function that is asked."""
+    found: list[dict[str, Any]] = import_string(settings.LEDGERS_MADE_ON)(ledger.pk)
+    return found
 
 
 def _object(ledger: Ledger, posted: Transaction) -> dict[str, Any]:
@@ -97,6 +109,8 @@ def _beancount_ledger(ledger: Ledger) -> Iterator[str]:
     first = min(_day(days["first"] or ledger.created_at), _day(ledger.created_at))
     after = max(_day(days["last"] or ledger.created_at), first) + timedelta(days=1)
     yield f"\n; {ledger.name}: {ledger.length} transactions, head {ledger.head}\n"
+    for manifest in manifests(ledger):
+        yield f"; manifest: {json.dumps(manifest)}\n"
     for account in accounts:
         yield f"{first} open {beancount_account(ledger, account)} {CURRENCY}\n"
     for posted in history(ledger):

@@ -1,0 +1,10 @@
+"""What a ledger's files tell of the simulation that it belongs to. The ledger itself knows none; settings name us."""
+
+from typing import Any
+
+from simulations.models import Simulation
+
+
+def manifests(ledger_id: int) -> list[dict[str, Any]]:
+    """On what the run was trained that this ledger pays; nothing for a ledger of no run."""
+    return Simulation.objects.filter(ledger=ledger_id).values_list("manifests", flat=True).first() or []
