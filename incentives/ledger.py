@@ -28,7 +28,7 @@ from incentives.errors import (
     LedgerError,
     SupplyExhausted,
 )
-from incentives.models import MAX_SUPPLY, MINT, TREASURY, Account, Ledger, Transaction
+from incentives.models import MAX_SUPPLY, MINT, TREASURY, Account, Ledger, Transaction, Transfer
 from incentives.verification import Verification, verify
 
 __all__ = [
@@ -105,7 +105,8 @@ def reverse(original: Transaction, reason: str, *, actor: str = "") -> Transacti
     A repeat by the same actor for the same reason is harmless, any other is AlreadyReversed. InsufficientBalance
     where somebody has spent what would be taken back.
     """
-    rows = original.transfers.select_related("debit_account", "credit_account").order_by("position")
+    rows = Transfer.objects.filter(transaction=original).order_by("position")
+    rows = rows.select_related("debit_account", "credit_account")
     content = Content(
         key=f"{REVERSAL}{original.sequence}",
         transfers=tuple(Entry(row.credit_account.name, row.debit_account.name, row.amount, "reversal") for row in rows),
@@ -222,8 +223,8 @@ def _refuse_overdraft(ledger: _Locked, accounts: Mapping[str, _Held], changes: M
 
 
 def _record(ledger: _Locked, content: Content, reverses: Transaction | None) -> Transaction:
-    sequence = ledger.length + 1
-    row = {
+    sequence, recorded_at = ledger.length + 1, timezone.now()
+    row: dict[str, Any] = {
         "ledger_id": ledger.pk,
         "sequence": sequence,
         "key": content.key,
@@ -233,11 +234,11 @@ def _record(ledger: _Locked, content: Content, reverses: Transaction | None) -> 
         "previous_hash": ledger.head,
         "hash": chain_hash(ledger.head, content, sequence),
         "reverses_id": reverses and reverses.pk,
-        "recorded_at": timezone.now(),
+        "recorded_at": recorded_at,
     }
     stored = row | {
         "memo": json.dumps(row["memo"]),
-        "recorded_at": connection.ops.adapt_datetimefield_value(row["recorded_at"]),
+        "recorded_at": connection.ops.adapt_datetimefield_value(recorded_at),
     }
     insert = f"INSERT INTO incentives_transaction ({', '.join(row)}) VALUES {_places(1, len(row))} RETURNING id"
     [(pk,)] = _query(insert, *stored.values())

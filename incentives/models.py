@@ -74,6 +74,7 @@ class Transaction(models.Model):
     """A list of transfers, all or nothing, at its place in the chain."""
 
     ledger = models.ForeignKey(Ledger, on_delete=models.PROTECT, related_name="transactions")
+    ledger_id: int  # Django makes it
     sequence = models.PositiveBigIntegerField(help_text="from 1, without gap, in the order of commits")
     key = models.CharField(max_length=200, help_text="a repeat of it posts nothing")
     content_sha256 = models.CharField(max_length=64, help_text="of all but the place in the chain")
