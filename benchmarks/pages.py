@@ -22,6 +22,9 @@ PAGES = ("/ledger/state/", "/ledger/", "/", "/api/incentives/verify/")
 def main(many: int, num_rounds: int) -> None:
     from django.conf import settings
 
+    from incentives import verified
+    from incentives.models import Transfer
+
     settings.ALLOWED_HOSTS = ["testserver"]
     fill(1)
     report("one ledger, nothing verified yet")
@@ -34,6 +37,9 @@ def main(many: int, num_rounds: int) -> None:
     began = time.perf_counter()
     verify_all()
     print(f"a look with nothing new takes {1000 * (time.perf_counter() - began):.1f} ms")
+    began = time.perf_counter()
+    assert not verified.changed()
+    print(f"counting {Transfer.objects.count():,} transfers takes {1000 * (time.perf_counter() - began):.1f} ms")
     address = f"/api/simulations/{long_run(num_rounds)}/"
     for path in (address, f"{address}rounds/?limit=1000&cursor={num_rounds // 2}"):
         seconds, size = timed(path)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import Count, F, FloatField, Max, Min, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
-from incentives.models import Ledger, Verified
+from incentives.models import Account, Ledger, Transfer, Verified
 from incentives.verification import Noted, Point, Verification, nothing, verify
 
 FULL_SECONDS = 24 * 3600  # everything is read again at least so often
@@ -60,6 +60,25 @@ def due(unlike: Any, at: datetime, most: int = 100) -> list[tuple[Ledger, bool]]
     rows = Ledger.objects.filter(Q(verified__isnull=True) | moved | stale).select_related("verified")
     rows = rows.order_by(F("verified__complete_at").desc(nulls_first=True))[:most]
     return [(row, is_stale(row, at)) for row in rows]
+
+
+def changed() -> list[Ledger]:
+    """Ledgers that were well, and now have more or fewer transfers up to where they were verified, or balances that do
+    not sum to zero: a cheap look at rows that were read before, which leaves all else to whoever reads them again.
+    One query, which counts every transfer in an index."""
+    there = Transfer.objects.filter(
+        transaction__ledger=OuterRef("pk"), transaction__sequence__lte=OuterRef("verified__sequence")
+    )
+    held = Account.objects.filter(ledger=OuterRef("pk"))
+    # Exact: no partial sum of a ledger that is right needs more than a float's 53 bits. And nothing overflows.
+    total = Sum(Cast("balance", FloatField()))
+    rows = Ledger.objects.filter(verified__problem="").alias(
+        there=Coalesce(
+            Subquery(there.order_by().values("transaction__ledger").annotate(count=Count("pk")).values("count")), 0
+        ),
+        held=Coalesce(Subquery(held.order_by().values("ledger").annotate(total=total).values("total")), 0.0),
+    )
+    return list(rows.exclude(there=F("verified__transfers"), held=0.0).order_by("pk"))
 
 
 def is_stale(ledger: Ledger, at: datetime) -> bool:

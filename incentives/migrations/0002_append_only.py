@@ -8,8 +8,8 @@ And `SET rowid = 7` (or oid, or _rowid_) changes an id without being an UPDATE O
 Whoever may change the schema goes round any trigger (DROP TRIGGER, PRAGMA writable_schema; in PostgreSQL the tables' owner
 by DISABLE TRIGGER, a superuser by session_replication_role): that is what the hash chain is for.
 
-SQLite drops a table's triggers when Django rebuilds the table: a later migration that alters one of these tables ends
-with `install`, imported from here. incentives/tests/test_ledger_triggers.py notices if it does not.
+These are the first ones; incentives/triggers.py has all, and says what a later migration that alters one of these tables
+must do. incentives/tests/test_ledger_triggers.py notices if it does not.
 """
 
 from django.db import migrations

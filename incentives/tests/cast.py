@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from django.db import connection
 
-from incentives import ledger
+from incentives import ledger, triggers
 from incentives.ledger import Entry
 from incentives.models import Account, Ledger, Transaction
-
-triggers = import_module("incentives.migrations.0002_append_only")
 
 
 def pay(to: Ledger, key: str, *rewards: int, memo: dict[str, int | str] | None = None) -> Transaction:

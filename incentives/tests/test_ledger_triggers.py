@@ -79,6 +79,42 @@ def refused(statement: str, match: str = "append-only") -> None:
     assert rows() == before
 
 
+MORE = "INSERT " + COPY.format("transfer", TRANSFER, TRANSFER.replace("id,", "999,", 1).replace("position", "77"))
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+@pytest.mark.parametrize(
+    "statement",
+    [
+        MORE,
+        MORE.replace("min(id)", "max(id)"),  # of the newest transaction
+        "UPDATE incentives_ledger SET length = length - 1",
+        "UPDATE incentives_ledger SET length = 0 WHERE name = 'simulation-1'",
+    ],
+)
+def test_it_refuses_to_add_to_what_was_posted(statement):
+    three_rounds()
+    refused(statement)
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_it_refuses_to_add_to_what_was_posted_along_with_what_is_being_posted():
+    opened = three_rounds()
+    mint, treasury = Account.objects.order_by("pk").values_list("pk", flat=True)[:2]
+    columns = TRANSFER.removeprefix("id, ")
+    newest = opened.transactions.get(sequence=4)
+    new = Transaction.objects.create(
+        ledger=opened, sequence=5, key="new", content_sha256="0" * 64, previous_hash=newest.hash, hash="0" * 64
+    )
+    insert = f"INSERT INTO incentives_transfer ({columns}) VALUES ({new.pk}, 77, {mint}, {treasury}, 5, 'pool')"
+    refused(f"{insert}, ({newest.pk}, 78, {mint}, {treasury}, 5, 'pool')", match="posted transaction")
+    execute(insert)
+    execute("UPDATE incentives_ledger SET length = 5")
+    refused(insert.replace("77", "78"), match="posted transaction")
+
+
 @pytest.mark.django_db
 @pytest.mark.database
 @pytest.mark.parametrize("statement", UPDATES + DELETES)
@@ -162,7 +198,7 @@ def test_it_sets_the_pragmas_that_the_triggers_rely_on():
 @on_postgresql
 @pytest.mark.django_db
 @pytest.mark.database
-@pytest.mark.parametrize("table", triggers.TABLES)
+@pytest.mark.parametrize("table", triggers.guards.TABLES)
 def test_it_refuses_to_truncate_in_postgresql(table):
     three_rounds()
     connection.check_constraints()  # a TRUNCATE would be refused for pending checks otherwise
@@ -223,10 +259,48 @@ def test_it_keeps_its_triggers_through_every_migration():
     with connection.cursor() as cursor:
         cursor.execute(source.replace("%%", "%"))
         found = {name for (name,) in cursor.fetchall()}
-    ends = "replace" if IS_SQLITE else "truncate"
-    expected = {name for name, _, _ in triggers.guards()} | {f"{table}_no_{ends}" for table in triggers.TABLES}
-    of_sqlite = {"incentives_transfer_integer", *(f"{table}_no_move" for table in triggers.STATE)}
+    first, ends = triggers.guards, "replace" if IS_SQLITE else "truncate"
+    expected = {name for name, _, _ in first.guards()} | {f"{table}_no_{ends}" for table in first.TABLES}
+    expected |= {"incentives_transfer_sealed", "incentives_ledger_no_shortening"}
+    of_sqlite = {"incentives_transfer_integer", *(f"{table}_no_move" for table in first.STATE)}
     assert found == (expected | of_sqlite if IS_SQLITE else expected)
+    assert triggers.missing(connection) == []
+
+
+WEAKENED = {
+    "sqlite": [
+        "DROP TRIGGER incentives_transfer_no_update",
+        "CREATE TRIGGER incentives_transfer_no_update BEFORE UPDATE ON incentives_transfer WHEN 0 BEGIN SELECT 1; END",
+    ],
+    "postgresql": [
+        "ALTER TABLE incentives_transfer DISABLE TRIGGER incentives_transfer_no_update",
+        "DROP TRIGGER incentives_transfer_no_update ON incentives_transfer",
+    ],
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_it_names_what_is_missing_disabled_or_changed():
+    for statement in WEAKENED[connection.vendor]:
+        execute(statement)
+        assert triggers.missing(connection) == ["incentives_transfer_no_update"]
+    triggers.remove(connection)
+    triggers.install(connection)
+    assert triggers.missing(connection) == []
+    triggers.remove(connection)
+    everything = triggers.missing(connection)
+    assert len(everything) > 12
+    assert f"and {len(everything) - 3} more" in triggers.sentence(everything)
+
+
+@on_postgresql
+@pytest.mark.django_db
+@pytest.mark.database
+def test_it_names_triggers_whose_function_was_emptied():
+    head = "CREATE OR REPLACE FUNCTION incentives_sealed() RETURNS trigger LANGUAGE plpgsql"
+    execute(f"{head} AS $$ BEGIN RETURN NULL; END $$")
+    assert triggers.missing(connection) == ["incentives_transfer_sealed"]
 
 
 @pytest.mark.django_db
@@ -258,6 +332,8 @@ def test_it_migrates_back_and_forth(migrated_database, tmp_path):
     everything = migrated_to("0002")
     changed_by("DROP TRIGGER incentives_account_no_move")  # as the first release left it
     assert migrated_to("0003") == everything
+    assert migrated_to("0006") - everything == {"incentives_transfer_sealed", "incentives_ledger_no_shortening"}
+    assert migrated_to("0005") == everything
 
 
 def test_it_says_so_where_there_are_no_triggers_for_a_data_base():

@@ -1,7 +1,8 @@
 """Ledgers are verified in the background, by one of all workers at a time, so that no request waits for it.
 
-A look reads what was posted since the one before; once a day it reads each ledger from its beginning. Most of the time
-it rests: the thread shares its processor with whoever serves pages or runs simulations.
+A look reads what was posted since the one before; once a day it reads each ledger from its beginning. Twice a minute
+rows are counted that were read before. Most of the time it rests: the thread shares its processor with whoever serves
+pages or runs simulations.
 """
 
 import contextlib
@@ -10,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 from django.db.models import Exists, OuterRef, Q
 
-from incentives import verified
+from incentives import triggers, verified
 from incentives.models import Ledger
 from simulations.database import SILENCE
 from simulations.models import Duty, Simulation
@@ -24,6 +25,8 @@ LOOK_SECONDS = 2.0
 REST = 4  # times as long as it has worked
 LEASE_SECONDS = 30.0
 DUTY = "verify ledgers"
+COUNT_SECONDS = 30.0  # between two counts, or more: they may take a twentieth of the time
+COUNTING = "count transfers"
 
 
 class Stopped(Exception):
@@ -53,9 +56,13 @@ def in_background() -> Iterator[None]:
 
 
 def keep_looking(stopping: threading.Event) -> None:
+    counting_next = time.monotonic()
     while not stopping.wait(LOOK_SECONDS):
         try:
             look(stopping.wait)
+            if time.monotonic() >= counting_next:
+                counting_next = time.monotonic() + COUNT_SECONDS  # where it fails
+                counting_next = time.monotonic() + recount(stopping.wait)
         except (Stopped, *SILENCE):
             pass  # of a database that does not answer whoever looks at the queue tells
         except Exception:
@@ -69,9 +76,27 @@ def look(wait: Callable[[float], bool] = lambda seconds: False) -> int:
 
     `wait` rests for so many seconds; True tells it to stop.
     """
-    ledgers = verified.due(unlike(), lifecycle.now())
+    return _see_to(verified.due(unlike(), lifecycle.now()), wait)
+
+
+def recount(wait: Callable[[float], bool] = lambda seconds: False) -> float:
+    """Read those ledgers again in full of which rows are gone, or came, that had been verified; unless another process
+    has counted lately. In how many seconds to do so again."""
+    if not take(COUNTING, COUNT_SECONDS / 2):
+        return COUNT_SECONDS
+    began = time.monotonic()
+    changed = verified.changed()
+    took = time.monotonic() - began
+    _see_to([(ledger, True) for ledger in changed], wait)
+    return max(COUNT_SECONDS, 20 * took)
+
+
+def _see_to(ledgers: list[tuple[Ledger, bool]], wait: Callable[[float], bool]) -> int:
+    """Verify these, each in full or what is new of it, unless another process verifies. How many it were."""
     if not ledgers or not take():
         return 0
+    if any(full for _, full in ledgers) and (missing := triggers.missing(connection)):
+        log.error("%s", triggers.sentence(missing))
     try:
         pause = rest(wait)
         for ledger, full in ledgers:
@@ -104,13 +129,13 @@ def rest(wait: Callable[[float], bool]) -> Callable[[], None]:
 owner = lifecycle.new_owner()
 
 
-def take() -> bool:
-    """Whether the duty is ours now, for another LEASE_SECONDS: one conditional UPDATE."""
+def take(duty: str = DUTY, seconds: float = LEASE_SECONDS) -> bool:
+    """Whether the duty is ours now, for so many seconds more: one conditional UPDATE."""
     expired = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lt=lifecycle.clock())
-    set_back = Q(lease_expires_at__gt=lifecycle.clock(2 * LEASE_SECONDS))  # the clock was, since it was taken
-    free = Duty.objects.filter(Q(owner=owner) | expired | set_back, name=DUTY)
-    values = {"owner": owner, "lease_expires_at": lifecycle.clock(LEASE_SECONDS)}
+    set_back = Q(lease_expires_at__gt=lifecycle.clock(2 * seconds))  # the clock was, since it was taken
+    free = Duty.objects.filter(Q(owner=owner) | expired | set_back, name=duty)
+    values = {"owner": owner, "lease_expires_at": lifecycle.clock(seconds)}
     if free.update(**values):
         return True
-    made = Duty.objects.get_or_create(name=DUTY, defaults=values)[1]
+    made = Duty.objects.get_or_create(name=duty, defaults=values)[1]
     return made

@@ -6,8 +6,9 @@ import time
 import pytest
 from django.test import Client
 
-from incentives import ledger
+from incentives import ledger, verified
 from incentives.models import Verified
+from incentives.tests.cast import execute, without_triggers
 from simulations.models import Duty
 from simulations.running import verifier
 from simulations.tests.cast import happened, recorded
@@ -78,6 +79,65 @@ def test_one_process_verifies_at_a_time(monkeypatch):
     assert Duty.objects.get().lease_expires_at is None
     Duty.objects.update(owner="another:1:x", lease_expires_at=verifier.lifecycle.clock(3600))  # a clock was set back
     assert verifier.take()
+
+
+def test_a_full_look_names_missing_triggers_in_a_sentence(caplog):
+    simulation = recorded()
+    verifier.look()
+    assert not caplog.records
+    without_triggers()
+    verifier.look()
+    assert not caplog.records  # nothing to look at
+    Verified.objects.filter(ledger=simulation.ledger_id).delete()
+    verifier.look()
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("The database does not refuse any more to change what was posted: triggers are missing")
+
+
+CHANGES = {
+    "a balance": "UPDATE incentives_account SET balance = balance + 1 WHERE name = 'client:1'",
+    "all balances": "UPDATE incentives_account SET balance = 9000000000000000000 WHERE name <> 'mint'",
+    "a transfer that is gone": "DELETE FROM incentives_transfer WHERE id = (SELECT max(id) FROM incentives_transfer)",
+    "all transfers": "DELETE FROM incentives_transfer",
+}
+
+
+@pytest.mark.parametrize("statement", CHANGES.values(), ids=CHANGES)
+def test_a_count_finds_what_was_changed_in_verified_rows(statement, django_assert_num_queries):
+    recorded(), recorded()
+    verifier.look()
+    verifier.recount()
+    assert told()[1] == [True, True]
+    without_triggers()
+    execute(statement)
+    assert verifier.look() == 0
+    assert all(told()[1])
+    with django_assert_num_queries(1):
+        changed = verified.changed()
+    assert changed
+    verifier.recount()
+    badge, ok = told()
+    assert "Chain broken" in badge
+    assert ok.count(False) == len(changed)
+    assert verified.changed() == []  # what is known to be wrong is not read again every minute
+
+
+def test_a_count_of_what_is_right_costs_a_query(django_assert_num_queries):
+    recorded()
+    verifier.look()
+    ledger.post(ledger.open_ledger("manual").pk, key="a", transfers=[ledger.Entry("mint", "treasury", 5, "pool")])
+    verifier.look()
+    ledger.post(ledger.open_ledger("manual").pk, key="b", transfers=[ledger.Entry("mint", "treasury", 5, "pool")])
+    with django_assert_num_queries(1):
+        assert verified.changed() == []  # also of what came since
+
+
+def test_one_process_counts_at_a_time(monkeypatch):
+    recorded()
+    verifier.look()
+    Duty.objects.create(name=verifier.COUNTING, owner="another:1:x", lease_expires_at=verifier.lifecycle.clock(10))
+    monkeypatch.setattr(verified, "changed", lambda: pytest.fail("counted"))
+    assert verifier.recount() == verifier.COUNT_SECONDS
 
 
 def test_it_stops_between_two_pieces():

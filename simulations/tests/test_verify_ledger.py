@@ -9,6 +9,7 @@ from django.db import connection
 
 from incentives import ledger
 from incentives.models import Account, Ledger, Transaction, Transfer
+from incentives.tests.cast import execute
 from simulations import reversals
 from simulations.management.commands import verify_ledger
 from simulations.tests.cast import recorded
@@ -136,3 +137,18 @@ def test_it_reads_only_the_rest_and_says_so():
     )
     Account.objects.filter(ledger=simulation.ledger, name="client:1").update(balance=1)
     assert verify("--since")[0] == 1
+
+
+def test_it_names_missing_triggers_in_a_sentence_and_puts_them_back():
+    on_table = " ON incentives_transfer" if connection.vendor == "postgresql" else ""
+    execute(f"DROP TRIGGER incentives_transfer_no_update{on_table}")
+    code, text = verify()
+    assert code == 1
+    assert text.startswith("The database does not refuse any more to change what was posted: triggers are missing")
+    assert text.count("\n") == 1
+    assert "incentives_transfer_no_update" in text
+    code, text = verify("--restore-triggers")
+    assert (code, text[:18]) == (0, "Verified 0 ledgers")
+    assert verify()[0] == 0
+    recorded()
+    assert verify()[0] == 0

@@ -4,9 +4,10 @@ import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection, transaction
 from django.db.models import Min, QuerySet
 
-from incentives import verified
+from incentives import triggers, verified
 from incentives.models import Ledger, Verified
 from simulations.models import Simulation
 from simulations.running.verifier import noted
@@ -19,9 +20,25 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--simulation", type=int, metavar="ID", help="only the ledger of this simulation")
         parser.add_argument("--since", action="store_true", help="only what was posted since the last verification")
+        parser.add_argument(
+            "--restore-triggers", action="store_true", help="first put back what refuses to change history"
+        )
 
-    def handle(self, *args: Any, simulation: int | None = None, since: bool = False, **options: Any) -> None:
+    def handle(
+        self,
+        *args: Any,
+        simulation: int | None = None,
+        since: bool = False,
+        restore_triggers: bool = False,
+        **options: Any,
+    ) -> None:
         chosen, found = ledgers(simulation), []
+        if restore_triggers:
+            with transaction.atomic():
+                triggers.remove(connection)
+                triggers.install(connection)
+        if missing := triggers.missing(connection):
+            self.stderr.write(triggers.sentence(missing))
         oldest = Verified.objects.filter(ledger__in=chosen).aggregate(oldest=Min("complete_at"))["oldest"]
         for ledger in list(chosen):
             found.append(verified.look(ledger, noted, full=not since))
@@ -35,6 +52,8 @@ class Command(BaseCommand):
             said += f"; {read:,} transactions were read now"
             said += f", the others since {timestamp(oldest)}" if read < transactions else ""
         self.stdout.write(said)
+        if missing:
+            sys.exit(1)
 
 
 def ledgers(simulation_id: int | None) -> QuerySet[Ledger]:
