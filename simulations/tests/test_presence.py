@@ -10,6 +10,7 @@ from django.utils import timezone
 from simulations import processes
 from simulations.models import Worker
 from simulations.running import workers
+from simulations.tests.test_run_simulation import LONG, begin
 from simulations.tests.test_workers import ask
 
 ROWS = "SELECT name, seen_at FROM simulations_worker"
@@ -77,3 +78,20 @@ def test_the_worker_inside_the_server_is_one_too(start_server):
     assert "fedsite_workers 1.0" in httpx.get(f"{site.url}/metrics").text
     site.stop()
     assert ask(site.environment, ROWS) == []
+
+
+def test_a_shell_that_was_killed_is_soon_seen_by_a_site_and_goes_on_by_its_page(start_server):
+    """It was shown as running, with its time left, for ever: a killed process says nothing."""
+    site = start_server()
+    shell = begin(site.environment, *LONG)
+    address = f"{site.url}/api/simulations/1/"
+    seen = httpx.get(address).json()
+    assert (seen["status"], seen["interrupted"]) == ("running", False)
+    shell.kill()
+    shell.communicate()
+    assert httpx.get(address).json()["interrupted"]  # at once, on the machine where it was killed
+    until(lambda: ask(site.environment, "SELECT status FROM simulations_simulation") == [("queued",)])
+    events = httpx.get(f"{address}events/?limit=1000").json()
+    assert (events[-1]["kind"], events[-1]["message"][:17]) == ("interrupted", "Its shell is gone")
+    assert httpx.post(f"{address}resume/", json={}).status_code == 200
+    until(lambda: httpx.get(address).json()["status"] == "completed")
