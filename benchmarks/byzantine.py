@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
+import kinds
 from benchmarks.learning import mnist, rounds
-from training.config import STRATEGIES, TrainingConfig
+from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import TrainingError
 
+STRATEGIES = tuple(kinds.family("strategy"))
 ROBUST = ("trimmed_mean", "median", "multi_krum", "centred_clipping")
 ATTACKERS = (3, 7)
 BEARABLE = 0.03  # of accuracy below the undisturbed run
@@ -51,7 +53,7 @@ def told(strategy: str, attack: dict[int, Any], usual: float | None, seed: int, 
 
 def accuracy(data: Data, **fields: Any) -> float | None:
     """Share of the test images that is right after the last round; None where the model left the finite numbers."""
-    config = TrainingConfig(dataset="mnist", validation_size=0, evaluate_every=10, **fields)
+    config = TrainingConfig.of(dataset="mnist", validation_size=0, evaluate_every=10, **fields)
     try:
         *_, last = rounds(config, data)
     except TrainingError as error:

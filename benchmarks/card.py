@@ -28,11 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.learning import mnist
+from kinds import Kind, register
 from training import loop, networks, partitions
 from training.backends.descent import Rule
 from training.card.convolutional import Convolved, pieces_of
 from training.card.stacked import Move, Stacked
-from training.config import DATASETS, DatasetInfo, TrainingConfig, option
+from training.catalogue import DATASETS, DatasetInfo
+from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import RoundTrained
 from training.layers import Convolution, convolutional_layers, dense_layers
@@ -45,9 +47,7 @@ DATASETS.setdefault(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class SyntheticConfig(TrainingConfig):
-    dataset: str = option("synthetic", "", group="Data", choices=("synthetic",))
+register(Kind(family="dataset", name="synthetic", help="Numbers without a meaning"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Row:
 
 
 def of_mnist(**fields: Any) -> TrainingConfig:
-    return TrainingConfig(**{"dataset": "mnist", "validation_size": 0, "num_rounds": 12, **fields})
+    return TrainingConfig.of(**{"dataset": "mnist", "validation_size": 0, "num_rounds": 12, **fields})
 
 
 CROWD = {"model": "2nn", "num_clients": 10_000, "fraction_fit": 0.1, "validation_size": 10_000}
@@ -95,13 +95,13 @@ ROWS = {
     "many": Row(
         title="100,000 clients of 10 of synthetic, 10,000 a round, batch 10, mlp",
         goal_ms=60,
-        config=SyntheticConfig(**MANY, batch_size=10),
+        config=TrainingConfig.of(dataset="synthetic", **MANY, batch_size=10),
         plain_clients=200,
     ),
     "many2": Row(
         title="the same in batches of 5, so two steps",
         goal_ms=60,
-        config=SyntheticConfig(**MANY, batch_size=5),
+        config=TrainingConfig.of(dataset="synthetic", **MANY, batch_size=5),
         plain_clients=200,
     ),
 }
@@ -123,9 +123,9 @@ def main(names: list[str], json_file: str | None, only_ours: bool) -> None:
             told["rows"][name] = coalitions_row(data["mnist"], only_ours)
         else:
             config = ROWS[name].config
-            if config.dataset not in data:
-                data[config.dataset] = synthetic()
-            told["rows"][name] = round_row(name, ROWS[name], data[config.dataset], told, only_ours)
+            if config.dataset.kind not in data:
+                data[config.dataset.kind] = synthetic()
+            told["rows"][name] = round_row(name, ROWS[name], data[config.dataset.kind], told, only_ours)
         if json_file:
             Path(json_file).write_text(json.dumps(told, indent=1))
     told["convolution_us"] = convolution_us()

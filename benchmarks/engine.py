@@ -29,7 +29,8 @@ import torch
 
 from benchmarks.learning import mnist, rounds
 from training import networks, threads
-from training.config import DATASETS, TrainingConfig
+from training.catalogue import DATASETS
+from training.config import TrainingConfig
 from training.layers import convolutional_layers, dense_layers
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +46,7 @@ class Workload:
 
     @property
     def config(self) -> TrainingConfig:
-        return TrainingConfig(dataset="mnist", validation_size=0, num_rounds=self.num_rounds, **self.fields)
+        return TrainingConfig.of(dataset="mnist", validation_size=0, num_rounds=self.num_rounds, **self.fields)
 
     @property
     def trained_examples(self) -> int:
@@ -220,7 +221,7 @@ def gflop(name: str) -> float:
     """Arithmetic of a round: a multiplication with the weights on the way up; on the way down one for the weights'
     gradient and, above the first layer, one for the error below."""
     workload, info = WORKLOADS[name], DATASETS["mnist"]
-    each = products_of(workload.config.model)
+    each = products_of(workload.config.model.kind)
     training = 3 * sum(each) - each[0]
     return 2e-9 * (workload.trained_examples * training + info.num_test * sum(each))
 

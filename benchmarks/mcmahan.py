@@ -50,7 +50,7 @@ def told(partition: str, seed: int, data: Data) -> bool:
 
 
 def published(partition: str, seed: int) -> TrainingConfig:
-    return TrainingConfig(
+    return TrainingConfig.of(
         dataset="mnist",
         model="2nn",
         partition=partition,

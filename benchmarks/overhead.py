@@ -83,7 +83,7 @@ def bare_seconds() -> float:
     from training import loop
 
     torch.set_num_threads(1)
-    events = loop.run(SimulationConfig().resolved("mnist"), mnist())
+    events = loop.run(SimulationConfig.of().resolved("mnist"), mnist())
     next(events)
     begin = time.perf_counter()
     for _ in events:

@@ -26,7 +26,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from incentives.valuation import VALUATIONS, coalitions_needed
 from training import datasets
-from training.config import DATASETS
+from training.catalogue import DATASETS
 from training.game import CoalitionGame
 from training.networks import build
 

@@ -21,7 +21,7 @@ register(
         label="Shapley, exact",
         help="A client's mean marginal worth over all orders in which a round's clients may join; to 16 of them",
         source="Shapley 1953; Ghorbani & Zou 2019",
-        code="incentives.valuation:shapley",
+        code="incentives.valuation:SHAPLEY",
         cost=lambda n: 2**n,
     ),
     Kind(
@@ -30,7 +30,7 @@ register(
         label="leave one out",
         help="What the whole round loses without the client",
         source="Cook 1977",
-        code="incentives.valuation:leave_one_out",
+        code="incentives.valuation:LEAVE_ONE_OUT",
         cost=lambda n: n + 1,
     ),
     Kind(
@@ -38,7 +38,7 @@ register(
         name="loss_improvement",
         help="What the client's update does alone",
         source="ours",
-        code="incentives.valuation:loss_improvement",
+        code="incentives.valuation:LOSS_IMPROVEMENT",
         cost=lambda n: n + 1,
     ),
     Kind(
@@ -46,7 +46,7 @@ register(
         name="data_size",
         help="The examples that it reports",
         source="ours",
-        code="incentives.valuation:data_size",
+        code="incentives.valuation:DATA_SIZE",
         cost=lambda n: 0,
         traits=frozenset({"no_game"}),
     ),
@@ -55,7 +55,7 @@ register(
         name="equal",
         help="Everyone who sends something alike",
         source="ours",
-        code="incentives.valuation:equal",
+        code="incentives.valuation:EQUAL",
         cost=lambda n: 0,
         traits=frozenset({"no_game"}),
     ),
@@ -77,7 +77,7 @@ register(
         label="improvement on the best so far",
         help="By the drop of validation loss below the best so far",
         source="ours",
-        code="incentives.rewards:improvement",
+        code="incentives.pools:improvement",
         parameters={"scaling_factor": SCALING},
     ),
     Kind(
@@ -86,7 +86,7 @@ register(
         label="improvement each round",
         help="By the drop of validation loss below the round before, so that regained ground is paid again",
         source="ours",
-        code="incentives.rewards:improvement_each_round",
+        code="incentives.pools:improvement_each_round",
         parameters={"scaling_factor": SCALING},
     ),
     Kind(
@@ -94,7 +94,7 @@ register(
         name="fixed",
         help="The same in each round",
         source="ours",
-        code="incentives.rewards:fixed",
+        code="incentives.pools:fixed",
         parameters={"tokens": number(10.0, "Tokens a round", minimum=0.0, maximum=1_000_000.0)},
     ),
 )
@@ -105,6 +105,6 @@ register(
         name="proportional",
         help="In proportion to contributions above 0, to the unit by largest remainder",
         source="Balinski & Young 1982, chapter 3",
-        code="incentives.rewards:proportional_rule",
+        code="incentives.rules:proportional",
     )
 )

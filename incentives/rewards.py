@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
 from math import isfinite, lcm
 
@@ -60,23 +59,6 @@ def proportional(contributions: Sequence[float], pool_microtokens: int) -> list[
     if not any(weights):
         return [0] * len(weights)
     return largest_remainder(weights, pool_microtokens)
-
-
-@dataclass(frozen=True)
-class RewardRule:
-    """How a pool is split. Whoever changes what `pay` gives raises the version: old payments name theirs."""
-
-    name: str
-    version: int
-    pay: Callable[[Sequence[float], int], list[int]]  # contributions, pool in micro-tokens -> micro-tokens per client
-
-    @property
-    def label(self) -> str:
-        """Kept beside each payment: proportional@1."""
-        return f"{self.name}@{self.version}"
-
-
-REWARD_RULES: dict[str, RewardRule] = {"proportional": RewardRule("proportional", 1, proportional)}
 
 
 class TooManyTokens(ValueError):

@@ -12,6 +12,7 @@ from kinds.parameter import Parameter
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,59}")
 ID = re.compile(rf"({NAME.pattern}/)?{NAME.pattern}")  # with a slash: of a plug-in
+OF_BEHAVIOURS = {"from_round", "to_round", "share"}  # which any of them takes, beside its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,9 @@ class Kind:
     def __post_init__(self) -> None:
         if not ID.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name of a kind: small letters, digits and underscores")
+        taken = {"kind", "source_sha256"} | (OF_BEHAVIOURS if self.family == "behaviour" else set())
         for name in self.parameters:
-            if not NAME.fullmatch(name) or name in ("kind", "from_round", "to_round", "share", "source_sha256"):
+            if not NAME.fullmatch(name) or name in taken:
                 raise ValueError(f"{self.name}: {name!r} cannot be the name of a parameter")
         if not isinstance(self.version, int) or self.version < 1:
             raise ValueError(f"{self.name}: version {self.version!r} is not a whole number from 1")

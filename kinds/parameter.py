@@ -37,7 +37,7 @@ class Parameter:
         """The bounds in words: 'at least 1 and at most 100'."""
         words = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
         return " and ".join(
-            f"{word} {getattr(self, name):,}" for name, word in words.items() if getattr(self, name) is not None
+            f"{word} {getattr(self, name):,.12g}" for name, word in words.items() if getattr(self, name) is not None
         )
 
     def check(self, value: Any) -> Any:

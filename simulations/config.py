@@ -1,4 +1,4 @@
-"""One flat set of fields for a simulation: what is trained, how it is measured, what is paid. Stdlib only.
+"""What a simulation is asked to do: what is trained, how it is measured, what is paid. Standard library only.
 
 A configuration has its meaning under a scheme, which a row keeps for ever: 1 is the first release's; 2 is today's.
 """
@@ -10,21 +10,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import incentives.catalogue  # noqa: F401  the kinds of valuations, pools and rules
+import kinds
 from incentives.rewards import MICROTOKENS, MOST_MICROTOKENS
+from kinds import Choice, ConfigError
 from training.config import (
-    BEHAVIOURS,
-    DATASETS,
-    DENSE_MODELS,
-    ROBUST,
     SCHEME,
-    SERVER_LR,
-    ConfigError,
     TrainingConfig,
+    chosen,
+    default_of,
     default_validation_size,
     fields_of,
     option,
+    unflattened,
 )
 
 EXACT_LIMIT = 16  # clients in a cohort whose coalitions can all be evaluated: 65,536
@@ -37,100 +37,74 @@ FIRST_FIELDS = (  # what a configuration of scheme 1 holds; its hash covers them
     *("num_malicious_clients", "clipping_norm", "evaluate_every", "seed", "valuation", "utility", "utility_weights"),
     *("reward_rule", "pool", "pool_tokens", "scaling_factor", "backend", "device"),
 )
-AVERAGED = ("fedavg", "fedprox")  # whose model is that of plain federated averaging
-NO_GAME = ("data_size", "equal", "none")  # valuations that ask no coalition what it is worth
-SHARDS = {"labels_per_client": "labels_per_client"}
-SCALING = {"scaling_factor": "scaling_factor"}
-# What is hashed since scheme 2: a choice is a kind with its own parameters, each under its name within the choice.
-CHOICES: dict[str, dict[str, dict[str, str]]] = {  # field -> kind -> field of a parameter -> the parameter's name
-    "dataset": {},
-    "model": {},
-    "valuation": {},
-    "reward_rule": {},
-    "partition": {"dirichlet": {"alpha": "alpha"}, "pathological": SHARDS, "quantity": {"alpha": "alpha"}},
-    "strategy": {
-        "fedavgm": {"server_lr": "server_lr", "server_momentum": "server_momentum"},
-        "fedadam": {name: name for name in ("server_lr", "beta_1", "beta_2", "tau")},
-        "fedprox": {"proximal_mu": "proximal_mu"},
-        "trimmed_mean": {"num_malicious_clients": "num_malicious_clients"},
-        "multi_krum": {"num_malicious_clients": "num_malicious_clients"},
-        "centred_clipping": {"clipping_norm": "clipping_norm"},
-    },
-    "pool": {"improvement": SCALING, "improvement_each_round": SCALING, "fixed": {"pool_tokens": "tokens"}},
+FIRST_DEFAULTS: dict[str, Any] = {  # what a record of the first version holds for parameters that nothing read
+    **{"alpha": 0.5, "labels_per_client": 2, "proximal_mu": 0.1, "server_lr": None, "server_momentum": 0.9},
+    **{"beta_1": 0.9, "beta_2": 0.99, "tau": 0.001, "num_malicious_clients": None, "clipping_norm": None},
+    **{"pool_tokens": 10.0, "scaling_factor": 10.0},
 }
-PARAMETERS = {name for kinds in CHOICES.values() for parameters in kinds.values() for name in parameters}
 
 
 @dataclass(frozen=True, kw_only=True)
 class IncentiveConfig:
     """How contributions are measured and paid."""
 
-    valuation: str = option(
-        "auto",
-        "How a client's contribution is measured; auto: exact Shapley for dense models and at most 10 clients "
-        "a round, else leave-one-out; none: nothing is measured or paid",
-        group="Incentives",
-        choices=("auto", "shapley", "leave_one_out", "loss_improvement", "data_size", "equal", "none"),
-    )
+    valuation: Choice = chosen("valuation", "auto", "How a client's contribution is measured", group="Incentives")
     utility: str = option(
-        "loss",
-        "What a coalition is worth: minus its validation loss, or its validation accuracy",
+        kinds.choice(
+            "loss",
+            "What a coalition is worth: minus its validation loss, or its validation accuracy",
+            choices=("loss", "accuracy"),
+        ),
         group="Incentives",
-        choices=("loss", "accuracy"),
     )
     game: str = option(
-        "fedavg",
-        "Whose model coalitions are measured by: what plain federated averaging would make of their updates, "
-        "whatever the strategy",
+        kinds.choice(
+            "fedavg",
+            "Whose model coalitions are measured by: what plain federated averaging would make of their updates, "
+            "whatever the strategy",
+            choices=("fedavg",),
+        ),
         group="Incentives",
-        choices=("fedavg",),
     )
     utility_weights: str = option(
-        "fixed",
-        "Weight of a client in a coalition: its share of the whole cohort's examples (fixed) or of the "
-        "coalition's (renormalised, always so for loss_improvement)",
+        kinds.choice(
+            "fixed",
+            "Weight of a client in a coalition: its share of the whole cohort's examples (fixed) or of the "
+            "coalition's (renormalised, always so for loss_improvement)",
+            choices=("fixed", "renormalised"),
+        ),
         group="Incentives",
-        choices=("fixed", "renormalised"),
     )
-    reward_rule: str = option(
-        "proportional", "How the pool is split over contributions", group="Incentives", choices=("proportional",)
-    )
-    pool: str = option(
-        "improvement",
-        "Tokens to pay in a round: by the drop of validation loss below the best so far; "
-        "improvement_each_round: below the round before, so that regained ground is paid again; fixed: the same each",
-        group="Incentives",
-        choices=("improvement", "improvement_each_round", "fixed"),
-    )
-    pool_tokens: float = option(
-        10.0, "Tokens a round (fixed pool)", group="Incentives", minimum=0.0, maximum=1_000_000.0
-    )
-    scaling_factor: float = option(
-        10.0,
-        "Tokens per unit of validation loss that a round gains (improvement pools)",
-        group="Incentives",
-        minimum=0.0,
-        maximum=1_000_000.0,
-    )
+    pool: Choice = chosen("pool", "improvement", "Tokens to pay in a round", group="Incentives")
+    reward_rule: Choice = chosen("rule", "proportional", "How the pool is split over contributions", group="Incentives")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationConfig(IncentiveConfig, TrainingConfig):
     """A whole simulation. Raises ConfigError that names every bad field."""
 
+    FLAT: ClassVar[Mapping[str, tuple[str, str]]] = {
+        **TrainingConfig.FLAT,
+        "pool_tokens": ("pool", "tokens"),
+        "scaling_factor": ("pool", "scaling_factor"),
+    }
+
+    # A record of scheme 1 as it is: its hash covers what nothing reads, too.
+    first: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
+
     def _conflicts(self) -> dict[str, str]:
         errors = super()._conflicts()
-        if self.valuation == "shapley" and self.cohort_size > EXACT_LIMIT:
+        if self.valuation.kind == "shapley" and self.cohort_size > EXACT_LIMIT:
             errors["valuation"] = (
                 f"exact shapley needs rounds of at most {EXACT_LIMIT} clients; this one has {self.cohort_size}"
             )
-        if self.validation_size == 0 and self.valuation != "none":
+        if self.validation_size == 0 and self.is_valued:
             errors["validation_size"] = "0 leaves nothing to measure contributions with; set valuation to none"
-        if self.scheme > 1 and self.pool == "fixed" and self.valuation != "none":
-            supply = MOST_MICROTOKENS / MICROTOKENS
-            if self.pool_tokens * self.num_rounds > supply:
-                errors["pool_tokens"] = (
-                    f"{self.num_rounds:,} rounds of {self.pool_tokens:,.12g} tokens are more than a ledger can hold, "
+        if self.scheme > 1 and self.pool.kind == "fixed" and self.is_valued:
+            supply, tokens = MOST_MICROTOKENS / MICROTOKENS, self.pool["tokens"]
+            if tokens * self.num_rounds > supply:
+                errors["pool.tokens"] = (
+                    f"{self.num_rounds:,} rounds of {tokens:,.12g} tokens are more than a ledger can hold, "
                     f"{supply:,.0f}"
                 )
         return errors
@@ -138,46 +112,84 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
     def resolved(self, dataset: str) -> Self:
         """The same configuration with nothing left to `auto` but the backend and the device."""
         config = super().resolved(dataset)
-        if config.valuation == "auto":
-            exact = config.model in DENSE_MODELS and config.cohort_size <= AUTO_EXACT_LIMIT
-            config = dataclasses.replace(config, valuation="shapley" if exact else "leave_one_out")
+        given: dict[str, Any] = {}
+        if config.valuation.kind == "auto":
+            exact = config.model.has("dense") and config.cohort_size <= AUTO_EXACT_LIMIT
+            given["valuation"] = "shapley" if exact else "leave_one_out"
         if config.scheme > 1:
-            config = dataclasses.replace(config, utility_weights=config.weights_in_use)
-        return config
+            config = dataclasses.replace(config, **given)
+            return dataclasses.replace(config, utility_weights=config.weights_in_use)
+        return dataclasses.replace(config, **given)
+
+    @property
+    def is_valued(self) -> bool:
+        """Whether anything is measured and paid."""
+        return self.valuation.kind != "none"
+
+    @property
+    def asks_game(self) -> bool:
+        """Whether coalitions are asked what they are worth."""
+        return not self.valuation.has("no_game")
 
     @property
     def weights_in_use(self) -> str:
         """loss_improvement looks at each client's own model, which is a coalition of one with renormalised weights."""
-        return "renormalised" if self.valuation == "loss_improvement" else self.utility_weights
+        return "renormalised" if self.valuation.kind == "loss_improvement" else self.utility_weights
 
     @property
     def is_averaged(self) -> bool:
         """Whether the server makes the model of plain federated averaging, as every game takes it to."""
-        return self.strategy in AVERAGED
+        return self.strategy.has("averaged")
 
     @property
-    def pool_in_use(self) -> str:
-        """By today's name: what scheme 1 called improvement pays by the round before."""
-        return "improvement_each_round" if self.scheme == 1 and self.pool == "improvement" else self.pool
+    def plugins(self) -> dict[str, str]:
+        """Source hashes by the ids of the plug-ins in use; empty texts where they are not filled in yet."""
+        choices = [choice for choice in vars(self).values() if isinstance(choice, Choice)]
+        found = {choice.kind: choice.source_sha256 for choice in choices}
+        found |= {
+            given["kind"]: given.get("source_sha256", "") for given in (*self.behaviours.values(), *self.population)
+        }
+        return {kind: source for kind, source in sorted(found.items()) if "/" in kind}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From JSON, a form or the shell, with today's meaning; an unknown field is an error that names it."""
-        return cls.from_record(values, SCHEME)
+    def from_dict(cls, values: Mapping[str, Any], *, drops: Mapping[str, Any] | None = FIRST_DEFAULTS) -> Self:
+        """From JSON or a file, with today's meaning; see TrainingConfig.from_dict. Of flat names that the chosen kinds
+        do not have, those with the first version's default are left out, so that its records can be sent again."""
+        for name in ("behaviours", "population"):
+            given = values.get(name)
+            inside = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
+            if any(isinstance(each, Mapping) and "source_sha256" in each for each in inside):
+                raise ConfigError({name: "source_sha256 is filled in when a run is queued"})
+        return super().from_dict(values, drops=drops)
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any], scheme: int) -> Self:
         """A row's, with the meaning under which it was queued; fields that have come since are at their defaults."""
-        unknown = [str(name) for name in values if name not in FIELDS]
+        unknown = [str(name) for name in values if name not in FIELDS and name not in cls.FLAT]
         if unknown:
             raise ConfigError(dict.fromkeys(unknown, "there is no such field"))
-        return cls(**values, scheme=scheme)
+        known = dict(values)
+        if scheme == 1 and known.get("pool") == "improvement":
+            known["pool"] = "improvement_each_round"
+        inert = {name: known[name] for name in known.keys() & cls.FLAT.keys()}
+        nested, _ = unflattened(cls, known, inert)
+        for name, field in FIELDS.items():
+            if field.metadata["family"] and name in nested:
+                nested[name] = kinds.checked(field.metadata["family"], nested[name], name, recorded=True)
+        return cls(**nested, scheme=scheme, first=dict(values) if scheme == 1 else None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON (client numbers are strings there)."""
-        values = {name: getattr(self, name) for name in (FIRST_FIELDS if self.scheme == 1 else FIELDS)}
-        values["behaviours"] = {str(client): dict(behaviour) for client, behaviour in self.behaviours.items()}
-        return values
+        """The canonical form, ready for JSON (client numbers are strings there); of scheme 1, its flat fields."""
+        values = super().to_dict()
+        if self.first is None:
+            return values
+        flat = {name: value["kind"] if name in CHOICES else value for name, value in values.items()}
+        if flat["pool"] == "improvement_each_round":
+            flat["pool"] = "improvement"
+        return {
+            name: self.first.get(name, FIRST_DEFAULTS[name]) if name in self.FLAT else flat[name]
+            for name in FIRST_FIELDS
+        }
 
     def sha256(self) -> str:
         """Hash over all that decides the result. Equal for equal simulations once `resolved`.
@@ -191,41 +203,68 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         """The scheme and all that is not at its default: fields, and choices as kinds with their own parameters alone.
         Scheme 1: all of its fields."""
         values = self.to_dict()
-        if self.scheme == 1:
+        if self.first is not None:
             return {name: value for name, value in values.items() if name not in ("backend", "device")}
         hashed: dict[str, Any] = {"scheme": self.scheme}
-        for name in values.keys() - PARAMETERS - {*NOT_HASHED, *CHOICES, "behaviours"}:
-            if values[name] != self._usual(name):
+        for name, field in FIELDS.items():
+            if name in CHOICES:
+                of_choice = getattr(self, name).hashed()
+                if of_choice != {"kind": field.default}:
+                    hashed[name] = of_choice
+            elif name == "behaviours":
+                hashed |= (
+                    {name: {client: _unusual(given) for client, given in values[name].items()}} if values[name] else {}
+                )
+            elif name == "population":
+                hashed |= {name: [_unusual(given) for given in values[name]]} if values[name] else {}
+            elif name not in NOT_HASHED and values[name] != self._usual(name):
                 hashed[name] = values[name]
-        for name, kinds in CHOICES.items():
-            mine = kinds.get(values[name], {})
-            parameters = {mine[field]: values[field] for field in mine if values[field] != self._usual(field)}
-            if parameters or values[name] != self._usual(name):
-                hashed[name] = {"kind": values[name], **parameters}
-        if self.behaviours:
-            hashed["behaviours"] = {client: _unusual(given) for client, given in values["behaviours"].items()}
         return hashed
 
     def _usual(self, name: str) -> Any:
         """What is left out of the hash."""
-        if name == "validation_size" and self.validation_size is not None and self.dataset != "auto":
-            return default_validation_size(DATASETS[self.dataset])
-        if name == "server_lr" and self.server_lr is not None:
-            return SERVER_LR.get(self.strategy)
+        if name == "validation_size" and self.validation_size is not None and self.dataset.kind != "auto":
+            return default_validation_size(self.data_info)
         return "cpu" if name == "device" else FIELDS[name].default
 
 
-def _unusual(behaviour: Mapping[str, Any]) -> dict[str, Any]:
-    usual = BEHAVIOURS[behaviour["kind"]]
-    return {name: value for name, value in behaviour.items() if name == "kind" or value != usual[name].default}
+def _unusual(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A behaviour as it enters the hash, with what bounds it and the share that it has of a population."""
+    beside = {name: given[name] for name in ("from_round", "to_round", "share") if name in given}
+    of_kind = {name: value for name, value in given.items() if name not in beside}
+    return kinds.checked("behaviour", of_kind, "behaviours", recorded=True).hashed() | beside
 
 
-def in_todays_words(values: Mapping[str, Any], scheme: int) -> dict[str, Any]:
-    """A record's fields as one would ask for the same today, as far as that can be asked for; not checked."""
-    values = {name: value for name, value in values.items() if name in FIELDS}
-    if scheme == 1 and values.get("pool") == "improvement":
-        values["pool"] = "improvement_each_round"
-    return {"game": "fedavg", **values}
+def without_unread(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's fields without the flat names that its kinds do not have and that hold the first version's default."""
+    chosen = {name: values.get(name, FIELDS[name].default) for name in CHOICES}
+    kind_of = {name: each.get("kind") if isinstance(each, Mapping) else each for name, each in chosen.items()}
+
+    def is_read(flat: str) -> bool:
+        field, parameter = SimulationConfig.FLAT[flat]
+        kind = kinds.family(CHOICES[field]).get(str(kind_of[field]))
+        return kind is None or parameter in kind.parameters or values[flat] not in (FIRST_DEFAULTS[flat], None)
+
+    return {name: value for name, value in values.items() if name not in SimulationConfig.FLAT or is_read(name)}
+
+
+def kind_in(values: Mapping[str, Any], name: str) -> str:
+    """The name of the kind that a record chose; older ones hold the name alone."""
+    return str(values[name]["kind"] if isinstance(values[name], Mapping) else values[name])
+
+
+def canonical(values: Mapping[str, Any], scheme: int) -> dict[str, Any]:
+    """A record's configuration in today's form and words, for pages; not checked, and whatever is missing is at its
+    default."""
+    known = {name: value for name, value in values.items() if name in FIELDS or name in SimulationConfig.FLAT}
+    if scheme == 1 and known.get("pool") == "improvement":
+        known["pool"] = "improvement_each_round"
+    nested, _ = unflattened(SimulationConfig, known, known)
+    found = {name: nested.get(name, default_of(field)) for name, field in FIELDS.items()}
+    for name in CHOICES:
+        if isinstance(found[name], str):
+            found[name] = {"kind": found[name]}
+    return found
 
 
 def renewed(values: Mapping[str, Any], scheme: int) -> tuple[SimulationConfig, list[str]]:
@@ -233,17 +272,22 @@ def renewed(values: Mapping[str, Any], scheme: int) -> tuple[SimulationConfig, l
 
     Raises ConfigError where it cannot be run at all any more.
     """
-    config = SimulationConfig.from_dict(in_todays_words(values, scheme))
-    silent = any(given["kind"] in ("free_rider", "dropout") for given in config.behaviours.values())
+    old = SimulationConfig.from_record(values, scheme)
+    config = dataclasses.replace(old, scheme=SCHEME, first=None)
+    silent = any(
+        given["kind"] in ("free_rider", "dropout") for given in (*config.behaviours.values(), *config.population)
+    )
     changed = []
-    if scheme == 1 and silent and config.strategy in ROBUST:
-        changed.append(f"strategy: {config.strategy} is now over the updates that arrive; the absent voted zero before")
-    if scheme == 1 and silent and config.weights_in_use == "renormalised" and config.valuation != "none":
+    if scheme == 1 and silent and config.strategy.has("robust"):
+        kind = config.strategy.kind
+        changed.append(f"strategy: {kind} is now over the updates that arrive; the absent voted zero before")
+    if scheme == 1 and silent and config.weights_in_use == "renormalised" and config.is_valued:
         changed.append("valuation: a client that sends nothing in a round is now worth 0 in it")
     return config, changed
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in fields_of(SimulationConfig)}
+CHOICES = {name: field.metadata["family"] for name, field in FIELDS.items() if field.metadata["family"]}
 GROUPS = ("Clients", "Data", "Training", "Incentives", "Run")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from simulations.config import NO_GAME, SimulationConfig
-from training.config import DATASETS, DENSE_MODELS, ROBUST, ConfigError, DatasetInfo
+from simulations.config import SimulationConfig
+from training.catalogue import DatasetInfo
+from training.config import ConfigError
 
 GIGABYTE = 1_000_000_000
 MEGABYTE = 1_000_000
@@ -37,20 +38,20 @@ class Memory:
 
 def memory(config: SimulationConfig, processors: int = 2) -> Memory:
     """Of a run's trainer. `auto` counts as what it may become that takes most."""
-    info = DATASETS["mnist" if config.dataset == "auto" else config.dataset]
-    size = 4 * num_parameters(config.model, info)
-    valued = config.valuation not in NO_GAME
+    info = config.data_info
+    size = 4 * num_parameters(config.model.kind, info)
+    valued = config.asks_game
     cohort = config.cohort_size
-    kept = cohort if valued or config.strategy in ROBUST or cohort <= FEW else 4 * processors
+    kept = cohort if valued or not config.strategy.has("mean") or cohort <= FEW else 4 * processors
     held_out = min(1000, info.num_train // 10) if config.validation_size is None else config.validation_size
     joining = 0
-    if config.strategy in ("trimmed_mean", "median"):
+    if config.strategy.kind in ("trimmed_mean", "median"):
         joining = 24 * min(AT_ONCE, cohort * size // 4)
-    elif config.strategy == "multi_krum":
+    elif config.strategy.kind == "multi_krum":
         joining = 12 * cohort * min(COMPARED, size // 4) + 32 * cohort**2
     game = OF_A_WORKER * processors if valued else 0
-    if valued and config.model in DENSE_MODELS:
-        game += min(PLAYERS_BYTES, 4 * (cohort + 2) * FIRST_LAYER[config.model] * min(MAX_TILE, held_out))
+    if valued and config.model.has("dense"):
+        game += min(PLAYERS_BYTES, 4 * (cohort + 2) * FIRST_LAYER[config.model.kind] * min(MAX_TILE, held_out))
     return Memory(
         program=LOADED,
         data=4 * prod(info.shape) * (info.num_train + info.num_test + held_out),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q, Value
 
+from simulations.config import canonical
 from training.figures import worse
 
 
@@ -124,6 +127,11 @@ class Simulation(models.Model):
         return self.status not in UNFINISHED
 
     @property
+    def configuration(self) -> dict[str, Any]:
+        """`config` in today's form and words, whichever release queued it; see simulations.config.canonical."""
+        return canonical(self.config, self.scheme)
+
+    @property
     def warning(self) -> str:
         """A sentence where the run went badly as far as it is evaluated; empty where it did not."""
         return worse(self.initial_loss, self.loss)
@@ -158,7 +166,7 @@ class Client(models.Model):
     number = models.PositiveIntegerField()
     num_examples = models.PositiveIntegerField()
     label_counts = models.JSONField(help_text="examples per label")
-    behaviour = models.CharField(max_length=32)
+    behaviour = models.CharField(max_length=130)
     rounds = models.PositiveIntegerField(default=0, help_text="in whose cohort it was")
     contribution = models.FloatField(default=0.0, help_text="sum over rounds")
     reward_microtokens = models.BigIntegerField(default=0, help_text="sum over rounds")
@@ -184,9 +192,12 @@ class Round(models.Model):
     validation_loss = models.FloatField(null=True)
     pool_microtokens = models.BigIntegerField()
     treasury_microtokens = models.BigIntegerField()
-    rule = models.CharField(max_length=64, blank=True, help_text="name@version of the reward rule")
+    rule = models.CharField(max_length=140, blank=True, help_text="name@version of the reward rule")
     evidence = models.BinaryField(null=True)
     evidence_sha256 = models.CharField(max_length=64, blank=True)
+    economy_state = models.JSONField(
+        default=dict, blank=True, help_text="what valuation, pool and rule keep for the next round"
+    )
     weights_sha256 = models.CharField(max_length=64)
     checkpoint_sha256 = models.CharField(max_length=64, blank=True)
     train_seconds = models.FloatField()

@@ -280,6 +280,7 @@ register(
 )
 
 register(
+    Kind(family="behaviour", name="honest", help="Trains as it should", code="training.clients:honest"),
     Kind(
         family="behaviour",
         name="free_rider",

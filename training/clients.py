@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import kinds
 from training.config import TrainingConfig
 from training.datasets import Data
+from training.events import TrainingError
 from training.seeds import torch_generator
 from training.thin import Thin
 
@@ -109,19 +111,21 @@ def sign_flip(scale: float) -> Behaviour:
     return Behaviour(update=lambda delta: -scale * delta)
 
 
-BEHAVIOURS: dict[str, Callable[..., Behaviour]] = {
-    "honest": honest,
-    "free_rider": free_rider,
-    "label_flip": label_flip,
-    "sign_flip": sign_flip,
-    "low_effort": low_effort,
-    "dropout": dropout,
-}
-
-
-def behaviour_of(task: Task) -> Behaviour:
-    parameters = {name: value for name, value in task.behaviour.items() if name != "kind"}
-    return BEHAVIOURS[task.behaviour["kind"]](**parameters)
+def behaviour_of(task: Task, round_number: int) -> Behaviour:
+    """What it does in this round; outside of its rounds a client is honest. TrainingError where a plug-in's code gives
+    no Behaviour."""
+    given = dict(task.behaviour)
+    name, begin, end = given.pop("kind"), given.pop("from_round", 1), given.pop("to_round", None)
+    if not begin <= round_number <= (end or round_number):
+        return Behaviour()
+    given.pop("source_sha256", None)
+    try:
+        behaviour = kinds.find("behaviour", name).load()(**given)
+    except Exception as error:
+        raise TrainingError(f"behaviours: {name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(behaviour, Behaviour):
+        raise TrainingError(f"behaviours: {name} gives no Behaviour")
+    return behaviour
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,7 +144,7 @@ class Work:
 
 def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> Work | None:
     """The client's work in this round; None where it sends nothing. Costs no gradient."""
-    behaviour = behaviour_of(task)
+    behaviour = behaviour_of(task, round_number)
     if _is_silent(behaviour, task, config, round_number):
         return None
     widths = _widths(len(task.indices), config)

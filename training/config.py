@@ -1,245 +1,148 @@
-"""What a training run is asked to do. Stdlib only: pages, JSON and shell read it without PyTorch.
+"""What a training run is asked to do. Standard library only: pages, JSON and shell read it without PyTorch.
 
-Every field carries its help, bounds and choices as metadata, so the form, the JSON schema, the command line and the
-validation all say the same thing.
+Every field carries its help and its bounds, or the family that it chooses from, as metadata, so the form, the JSON
+schema, the command line and the validation all say the same thing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import kinds
+from kinds import Choice, ConfigError, Parameter, whole
+from kinds.choice import lacks
+from kinds.parameter import shown
+from training import entropy
+from training.catalogue import DATASETS, DatasetInfo
 
-class ConfigError(ValueError):
-    """One or more fields that cannot be used; `errors` maps each field's name to a sentence."""
+__all__ = ["ConfigError", "TrainingConfig"]
 
-    def __init__(self, errors: Mapping[str, str]) -> None:
-        self.errors = dict(errors)
-        super().__init__("; ".join(f"{name}: {text}" for name, text in self.errors.items()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetInfo:
-    """The facts of a data set that a configuration can be checked against."""
-
-    label: str
-    shape: tuple[int, int, int]  # channels, height, width
-    num_classes: int
-    num_train: int
-    num_test: int
-
-
-DATASETS: dict[str, DatasetInfo] = {
-    "mnist": DatasetInfo(label="MNIST", shape=(1, 28, 28), num_classes=10, num_train=60_000, num_test=10_000),
-    "fashion_mnist": DatasetInfo(
-        label="Fashion-MNIST", shape=(1, 28, 28), num_classes=10, num_train=60_000, num_test=10_000
-    ),
-    "cifar10": DatasetInfo(label="CIFAR-10", shape=(3, 32, 32), num_classes=10, num_train=50_000, num_test=10_000),
-    "digits": DatasetInfo(label="digits", shape=(1, 8, 8), num_classes=10, num_train=1_437, num_test=360),
-}
 SCHEME = 2  # the number of today's meaning of a configuration; it rises whenever an unchanged one comes to mean another
-DENSE_MODELS = ("mlp", "2nn", "logistic")
-MODELS = ("mlp", "2nn", "cnn", "logistic")
-STRATEGIES = (
-    *("fedavg", "fedavgm", "fedadam", "fedprox"),
-    *("trimmed_mean", "median", "multi_krum", "centred_clipping"),
-)
-ROBUST = ("trimmed_mean", "median", "multi_krum", "centred_clipping")  # means over the clients that sent something
-SERVER_LR = {"fedavgm": 1.0, "fedadam": 0.03}  # 0.03: on MNIST, ten clients and rounds, better than 0.01, IID or not
 MOST_MALICIOUS: dict[str, Callable[[int], int]] = {  # that a strategy can bear among n clients in a round
     "trimmed_mean": lambda n: (n - 1) // 2,  # something must be left in the middle: n > 2f (Yin et al. 2018)
     "multi_krum": lambda n: (n - 3) // 2,  # n >= 2f + 3 (Blanchard et al. 2017)
 }
+FROM_ROUND = whole(1, "the first round in which it does so", minimum=1, maximum=10_000)
+TO_ROUND = whole(None, "the last round in which it does so; empty: the last of the run", minimum=1, maximum=10_000)
+MOST_SHARES = 100  # entries of a population
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """One number that a behaviour takes."""
-
-    default: float
-    minimum: float
-    maximum: float
-    help: str
+def option(parameter: Parameter, *, group: str) -> Any:
+    """A field that holds one value."""
+    return dataclasses.field(
+        default=parameter.default,
+        metadata={"help": parameter.help, "group": group, "parameter": parameter, "family": None},
+    )
 
 
-BEHAVIOURS: dict[str, dict[str, Parameter]] = {
-    "free_rider": {},
-    "label_flip": {
-        "fraction": Parameter(default=1.0, minimum=0.0, maximum=1.0, help="share of its labels that it flips")
-    },
-    "sign_flip": {
-        "scale": Parameter(
-            default=1.0, minimum=0.0, maximum=100.0, help="how many times as large the reversed update is"
-        )
-    },
-    "low_effort": {
-        "fraction": Parameter(
-            default=0.2, minimum=0.0, maximum=1.0, help="share of its local steps that it takes, at least one"
-        )
-    },
-    "dropout": {
-        "probability": Parameter(
-            default=0.5,
-            minimum=0.0,
-            maximum=1.0,
-            help="how likely it is to send nothing in a round: averaging strategies then count it as no change, at the "
-            "full weight of its examples; robust ones are over the updates that arrived",
-        )
-    },
-}
+def chosen(family: str, default: str, help: str, *, group: str) -> Any:
+    """A field that holds a Choice of this family; a bare name or a mapping becomes one."""
+    return dataclasses.field(
+        default=default, metadata={"help": help, "group": group, "parameter": None, "family": family}
+    )
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    group: str,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A dataclass field with its help text and bounds; `above` and `below` exclude the bound itself."""
-    bounds = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
-    metadata = {"help": help, "group": group, "choices": choices, **bounds}
-    if isinstance(default, Mapping):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+def told(default: Callable[[], Any], help: str, *, group: str) -> Any:
+    """A field with a form of its own, which its class checks."""
+    return dataclasses.field(
+        default_factory=default, metadata={"help": help, "group": group, "parameter": None, "family": None}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """What is trained, by whom, on what. Raises ConfigError that names every bad field at once."""
 
-    dataset: str = option(
-        "auto",
-        "Images to learn from; auto takes MNIST where it can be had, else scikit-learn's digits",
-        group="Data",
-        choices=("auto", *DATASETS),
-    )
-    partition: str = option(
-        "iid",
-        "How the examples are split over the clients",
-        group="Data",
-        choices=("iid", "dirichlet", "pathological", "quantity"),
-    )
-    alpha: float = option(
-        0.5,
-        "Dirichlet concentration: small values make clients more unlike (dirichlet, quantity)",
-        group="Data",
-        minimum=0.001,
-        maximum=1_000_000.0,
-    )
-    labels_per_client: int = option(
-        2, "Sorted shards that each client gets (pathological)", group="Data", minimum=1, maximum=100
-    )
+    # Shorthand of the first version for parameters of choices: name -> (field, parameter).
+    FLAT: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "alpha": ("partition", "alpha"),
+        "labels_per_client": ("partition", "labels_per_client"),
+        **{
+            name: ("strategy", name)
+            for name in (
+                *("proximal_mu", "server_lr", "server_momentum", "beta_1", "beta_2", "tau"),
+                *("num_malicious_clients", "clipping_norm"),
+            )
+        },
+    }
+
+    dataset: Choice = chosen("dataset", "auto", "Images to learn from", group="Data")
+    partition: Choice = chosen("partition", "iid", "How the examples are split over the clients", group="Data")
     validation_size: int | None = option(
-        None,
-        "Examples that the server holds out to measure contributions; empty: 1,000, or a tenth of a small set",
+        whole(
+            None,
+            "Examples that the server holds out to measure contributions; empty: 1,000, or a tenth of a small set",
+            minimum=0,
+            maximum=50_000,
+        ),
         group="Data",
-        minimum=0,
-        maximum=50_000,
     )
-    model: str = option("mlp", "The network that the clients train", group="Training", choices=MODELS)
-    num_clients: int = option(10, "Data holders that take part", group="Clients", minimum=1, maximum=1_000_000)
-    num_rounds: int = option(10, "Rounds of training", group="Training", minimum=1, maximum=10_000)
+    data_seed: int | None = option(
+        whole(
+            None,
+            "Fixes the split of the data alone; empty: the seed decides it too",
+            minimum=0,
+            maximum=2**32 - 1,
+        ),
+        group="Data",
+    )
+    model: Choice = chosen("model", "mlp", "The network that the clients train", group="Training")
+    num_clients: int = option(whole(10, "Data holders that take part", minimum=1, maximum=1_000_000), group="Clients")
+    num_rounds: int = option(whole(10, "Rounds of training", minimum=1, maximum=10_000), group="Training")
     fraction_fit: float = option(
-        1.0, "Share of the clients sampled for each round", group="Clients", minimum=0.0, maximum=1.0
+        kinds.number(1.0, "Share of the clients sampled for each round", minimum=0.0, maximum=1.0), group="Clients"
     )
     min_available_clients: int = option(
-        2, "Fewest clients in a round, whatever the share", group="Clients", minimum=1, maximum=1_000_000
+        whole(2, "Fewest clients in a round, whatever the share", minimum=1, maximum=1_000_000), group="Clients"
     )
-    behaviours: Mapping[int, Mapping[str, Any]] = option(
-        {}, "Clients that do not play fair; all others are honest", group="Clients"
+    sampler: Choice = chosen("sampler", "uniform", "Which clients take part in a round", group="Clients")
+    behaviours: Mapping[int, Mapping[str, Any]] = told(
+        dict, "Clients that do not play fair; all others are honest", group="Clients"
+    )
+    population: tuple[Mapping[str, Any], ...] = told(
+        tuple, "Shares of the clients that do not play fair, drawn by the seed", group="Clients"
     )
     local_epochs: int = option(
-        1, "Passes over its own data that a client makes in a round", group="Training", minimum=1, maximum=100
+        whole(1, "Passes over its own data that a client makes in a round", minimum=1, maximum=100), group="Training"
     )
-    batch_size: int = option(32, "Examples in a local batch", group="Training", minimum=1, maximum=60_000)
-    lr: float = option(0.05, "Learning rate of local SGD", group="Training", above=0.0, maximum=100.0)
-    momentum: float = option(0.0, "Momentum of local SGD", group="Training", minimum=0.0, below=1.0)
-    weight_decay: float = option(0.0, "Weight decay of local SGD", group="Training", minimum=0.0, maximum=1.0)
-    strategy: str = option(
-        "fedavg",
-        "How the server joins the updates",
-        group="Training",
-        choices=STRATEGIES,
+    batch_size: int = option(whole(32, "Examples in a local batch", minimum=1, maximum=60_000), group="Training")
+    lr: float = option(kinds.number(0.05, "Learning rate of local SGD", above=0.0, maximum=100.0), group="Training")
+    momentum: float = option(kinds.number(0.0, "Momentum of local SGD", minimum=0.0, below=1.0), group="Training")
+    weight_decay: float = option(
+        kinds.number(0.0, "Weight decay of local SGD", minimum=0.0, maximum=1.0), group="Training"
     )
-    proximal_mu: float = option(
-        0.1,
-        "Pull of each local step back to the global weights; 0 is fedavg (fedprox)",
-        group="Training",
-        minimum=0.0,
-        maximum=100.0,
-    )
-    server_lr: float | None = option(
-        None,
-        "Step size of the server; empty: 1 for fedavgm, 0.03 for fedadam (fedavgm, fedadam)",
-        group="Training",
-        above=0.0,
-        maximum=100.0,
-    )
-    server_momentum: float = option(
-        0.9,
-        "Share of the server's last step that it takes again; 0 is fedavg (fedavgm)",
-        group="Training",
-        minimum=0.0,
-        below=1.0,
-    )
-    beta_1: float = option(0.9, "Decay of the mean of past updates (fedadam)", group="Training", minimum=0.0, below=1.0)
-    beta_2: float = option(
-        0.99, "Decay of the mean of their squares (fedadam)", group="Training", minimum=0.0, below=1.0
-    )
-    tau: float = option(
-        0.001,
-        "Adaptivity: the larger, the more alike the steps of all weights are to plain ones (fedadam)",
-        group="Training",
-        above=0.0,
-        maximum=1000.0,
-    )
-    num_malicious_clients: int | None = option(
-        None,
-        "Clients in a round that the server guards against; empty: a fifth of them (trimmed_mean, multi_krum)",
-        group="Training",
-        minimum=0,
-        maximum=1_000_000,
-    )
-    clipping_norm: float | None = option(
-        None,
-        "Distance from the centre to which updates are cut; empty: the median of their norms (centred_clipping)",
-        group="Training",
-        above=0.0,
-        maximum=1_000_000.0,
-    )
+    strategy: Choice = chosen("strategy", "fedavg", "How the server joins the updates", group="Training")
     evaluate_every: int = option(
-        1,
-        "Rounds between two looks at the test set; the last round always",
+        whole(1, "Rounds between two looks at the test set; the last round always", minimum=1, maximum=10_000),
         group="Training",
-        minimum=1,
-        maximum=10_000,
     )
-    seed: int = option(0, "Fixes every random draw", group="Run", minimum=0, maximum=2**32 - 1)
+    seed: int = option(whole(0, "Fixes every random draw", minimum=0, maximum=2**32 - 1), group="Run")
     backend: str = option(
-        "auto",
-        "What runs the local training, ray on many machines; results differ in rounding at most",
+        kinds.choice(
+            "auto",
+            "What runs the local training, ray on many machines; results differ in rounding at most",
+            choices=("auto", "sequential", "batched", "ray"),
+        ),
         group="Run",
-        choices=("auto", "sequential", "batched", "ray"),
     )
     device: str = option(
-        "cpu",
-        "Where tensors live; auto: a CUDA GPU where there is one",
+        kinds.choice(
+            "cpu",
+            "Where tensors live; auto: a CUDA GPU where there is one",
+            choices=("cpu", "cuda", "mps", "auto"),
+        ),
         group="Run",
-        choices=("cpu", "cuda", "mps", "auto"),
     )
     precision: str = option(
-        "float32",
-        "How products are computed; tf32 is faster on a CUDA GPU and keeps three digits of each factor",
+        kinds.choice(
+            "float32",
+            "How products are computed; tf32 is faster on a CUDA GPU and keeps three digits of each factor",
+            choices=("float32", "tf32"),
+        ),
         group="Run",
-        choices=("float32", "tf32"),
     )
 
     # Under which meaning: the number of today's for all that is asked for, and of a row for ever the one under which it
@@ -250,13 +153,51 @@ class TrainingConfig:
         errors: dict[str, str] = {}
         for field in fields_of(type(self)):
             try:
-                object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+                object.__setattr__(self, field.name, self._checked(field, getattr(self, field.name)))
+            except ConfigError as error:
+                errors |= error.errors
             except ValueError as error:
                 errors[field.name] = str(error)
         if not errors:
+            if self.data_seed == self.seed:
+                object.__setattr__(self, "data_seed", None)
             errors = self._conflicts()
         if errors:
             raise ConfigError(errors)
+
+    def _checked(self, field: dataclasses.Field[Any], value: Any) -> Any:
+        """The value in the field's own type and within its bounds; ValueError with what was expected."""
+        if field.metadata["family"]:
+            return kinds.checked(field.metadata["family"], value, field.name)
+        if field.name == "behaviours":
+            return _behaviours(value)
+        if field.name == "population":
+            return _population(value)
+        return field.metadata["parameter"].check(value)
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """`from_dict` with the fields as arguments."""
+        return cls.from_dict(fields)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, drops: Mapping[str, Any] | None = None) -> Self:
+        """From JSON, a form or the shell, with today's meaning. ConfigError names what is wrong by the name that it was
+        given under; an unknown field is one.
+
+        Flat names are shorthand for parameters of choices. One that the chosen kind does not have is an error, but
+        where it has the value that `drops` gives for it.
+        """
+        values, given = unflattened(cls, values, drops or {})
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError({given.get(name, name): text for name, text in error.errors.items()}) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The canonical form, ready for JSON: each choice as its kind with all of its parameters, client numbers as
+        strings."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields_of(type(self))}
 
     def _conflicts(self) -> dict[str, str]:
         """Fields that are well formed alone but not together."""
@@ -265,10 +206,8 @@ class TrainingConfig:
             errors["precision"] = f"tf32 is for device cuda; this one is {self.device}"
         if self.backend == "ray" and self.device not in ("cpu", "auto"):
             errors["device"] = f"ray trains on processors; {self.device} is for the other backends"
-        late = [client for client in self.behaviours if client > self.num_clients]
-        if late:
-            errors["behaviours"] = f"client {late[0]} does not exist; num_clients is {self.num_clients}"
-        info = DATASETS["mnist" if self.dataset == "auto" else self.dataset]
+        errors |= self._strangers()
+        info = self.data_info
         held_out = self.validation_size if self.validation_size is not None else default_validation_size(info)
         left = info.num_train - held_out
         if left < self.num_clients:
@@ -276,27 +215,52 @@ class TrainingConfig:
                 f"{self.num_clients} clients need at least as many examples; {info.label} has {max(left, 0)} left "
                 f"after {held_out} are held out"
             )
-        shards = self.num_clients * self.labels_per_client
-        if self.partition == "pathological" and not errors and shards > left:
-            errors["labels_per_client"] = f"{shards} shards need at least as many examples; {left} are left"
+        if self.partition.kind == "pathological" and not errors:
+            shards = self.num_clients * self.partition["labels_per_client"]
+            if shards > left:
+                errors["partition.labels_per_client"] = (
+                    f"{shards} shards need at least as many examples; {left} are left"
+                )
         return errors | self._unguarded()
+
+    def _strangers(self) -> dict[str, str]:
+        """Where clients are named that do not exist, or nobody is left to be sampled."""
+        there = f"num_clients is {self.num_clients}"
+        errors = {}
+        late = [client for client in self.behaviours if client > self.num_clients]
+        if late:
+            errors["behaviours"] = f"client {late[0]} does not exist; {there}"
+        if self.sampler.kind == "listed":
+            for name in ("include", "exclude"):
+                if named := [client for client in self.sampler[name] if client > self.num_clients]:
+                    errors[f"sampler.{name}"] = f"client {named[0]} does not exist; {there}"
+            if not errors and not self.num_listed:
+                errors["sampler"] = "nobody is left to take part"
+        return errors
 
     def _unguarded(self) -> dict[str, str]:
         """Where the strategy cannot bear as many malicious clients in a round as it is to guard against."""
-        if self.strategy not in MOST_MALICIOUS:
+        strategy = self.strategy.kind
+        if strategy not in MOST_MALICIOUS:
             return {}
-        size = self.cohort_size
-        malicious, most = self.malicious_among(size), MOST_MALICIOUS[self.strategy](size)
+        size, given = self.cohort_size, self.strategy["num_malicious_clients"]
+        malicious, most = size // 5 if given is None else given, MOST_MALICIOUS[strategy](size)
         if most < 0:
-            return {"strategy": f"{self.strategy} needs rounds of at least 3 clients; this one has {size}"}
+            return {"strategy": f"{strategy} needs rounds of at least 3 clients; this one has {size}"}
         if malicious > most:
-            text = f"{self.strategy} can guard against at most {most} of {size} clients in a round, not {malicious}"
-            return {"num_malicious_clients": text}
+            text = f"{strategy} can guard against at most {most} of {size} clients in a round, not {malicious}"
+            return {"strategy.num_malicious_clients": text}
         return {}
 
-    def malicious_among(self, cohort_size: int) -> int:
-        """How many clients of a round of this size robust strategies take for malicious."""
-        return cohort_size // 5 if self.num_malicious_clients is None else self.num_malicious_clients
+    @property
+    def data_info(self) -> DatasetInfo:
+        """Of the data set; `auto` counts as MNIST."""
+        return DATASETS["mnist" if self.dataset.kind == "auto" else self.dataset.kind]
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of all that deals the data."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def absent_vote(self) -> bool:
@@ -304,17 +268,40 @@ class TrainingConfig:
         return self.scheme == 1
 
     @property
+    def num_listed(self) -> int:
+        """Clients that the sampler may draw."""
+        if self.sampler.kind != "listed":
+            return self.num_clients
+        named, without = set(self.sampler["include"]), set(self.sampler["exclude"])
+        return len(named - without) if named else self.num_clients - len(without)
+
+    @property
     def cohort_size(self) -> int:
         """Clients in each round."""
         wanted = max(self.min_available_clients, round(self.fraction_fit * self.num_clients))
-        return min(wanted, self.num_clients)
+        return min(wanted, self.num_listed)
 
     def resolved(self, dataset: str) -> Self:
-        """The same configuration with a concrete data set and validation size; checked again against them."""
+        """The same configuration with a concrete data set, validation size and behaviour of each client; checked again
+        against them."""
         size = self.validation_size
         if size is None:
             size = default_validation_size(DATASETS[dataset])
-        return dataclasses.replace(self, dataset=dataset, validation_size=size)
+        given: dict[str, Any] = {"dataset": dataset, "validation_size": size, "population": ()}
+        return dataclasses.replace(self, behaviours=self.drawn_behaviours(), **given)
+
+    def drawn_behaviours(self) -> dict[int, Mapping[str, Any]]:
+        """Of the clients that are named, and of those that the population's shares draw among the others."""
+        drawn = dict(self.behaviours)
+        if self.population:
+            others = [client for client in range(1, self.num_clients + 1) if client not in drawn]
+            others.sort(key=lambda client: entropy.digest(self.seed, "population", 0, client))
+            for entry in self.population:
+                count = round(entry["share"] * self.num_clients)
+                of_kind = {name: value for name, value in entry.items() if name != "share"}
+                drawn |= dict.fromkeys(others[:count], of_kind)
+                del others[:count]
+        return {client: drawn[client] for client in sorted(drawn)}
 
 
 def fields_of(config: type[TrainingConfig]) -> tuple[dataclasses.Field[Any], ...]:
@@ -322,111 +309,121 @@ def fields_of(config: type[TrainingConfig]) -> tuple[dataclasses.Field[Any], ...
     return tuple(field for field in dataclasses.fields(config) if field.metadata)
 
 
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """As people would write it: a kind's name for a choice."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def default_validation_size(info: DatasetInfo) -> int:
     return min(1000, info.num_train // 10)
 
 
-def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
-    """The value in its declared type and within its bounds, or a ValueError that says what was expected."""
-    if field.name == "behaviours":
-        return _behaviours(value)
-    kind = str(field.type)
-    if kind.endswith("| None") and value is None:
-        return None
-    if kind.startswith("int"):
-        return _bounded(field, _whole(value))
-    if kind.startswith("float"):
-        return _bounded(field, _number(value))
-    return _choice(field, value)
+def unflattened(
+    config: type[TrainingConfig], values: Mapping[str, Any], drops: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fields with each flat name moved into its choice, and under which flat name each of those was given.
+
+    See TrainingConfig.from_dict. What is wrong with a choice itself is left for the configuration to say.
+    """
+    fields = {field.name: field for field in fields_of(config)}
+    nested, errors, given = {}, {}, {}
+    for name, value in values.items():
+        if name in fields:
+            nested[name] = value
+        elif name not in config.FLAT:
+            errors[str(name)] = "there is no such field"
+    for flat in [name for name in values if name in config.FLAT]:
+        name, parameter = config.FLAT[flat]
+        of_choice = nested.get(name, fields[name].default)
+        inside = {"kind": of_choice} if isinstance(of_choice, str) else of_choice
+        kind = inside.get("kind") if isinstance(inside, Mapping) else None
+        known = kinds.family(fields[name].metadata["family"])
+        if not isinstance(kind, str) or kind not in known:
+            continue  # which is an error of its own
+        if parameter in known[kind].parameters:
+            if parameter in inside:
+                errors[flat] = f"is given twice, here and in {name}"
+            nested[name] = {**inside, parameter: values[flat]}
+            given[f"{name}.{parameter}"] = flat
+        elif flat not in drops or values[flat] not in (drops[flat], None):
+            errors[flat] = lacks(known[kind], parameter)
+    if errors:
+        try:
+            config(**nested)
+        except ConfigError as error:
+            errors = {given.get(name, name): text for name, text in error.errors.items()} | errors
+        raise ConfigError(errors)
+    return nested, given
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
-        raise ValueError(f"{_shown(value)} is not a whole number")
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{_shown(value)} is not a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{_shown(value)} is not a finite number")
-    return number + 0.0  # -0.0 and 0.0 are one configuration
-
-
-def _bounded(field: dataclasses.Field[Any], value: Any) -> Any:
-    limits = field.metadata
-    if (
-        (limits["minimum"] is not None and value < limits["minimum"])
-        or (limits["maximum"] is not None and value > limits["maximum"])
-        or (limits["above"] is not None and value <= limits["above"])
-        or (limits["below"] is not None and value >= limits["below"])
-    ):
-        raise ValueError(f"{_shown(value)} is not {bounds_text(limits)}")
-    return value
-
-
-def bounds_text(limits: Mapping[str, Any]) -> str:
-    """The bounds of a field in words: 'at least 1 and at most 100'."""
-    words = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
-    return " and ".join(f"{word} {limits[name]:,}" for name, word in words.items() if limits[name] is not None)
-
-
-def _choice(field: dataclasses.Field[Any], value: Any) -> str:
-    if not isinstance(value, str) or value not in field.metadata["choices"]:
-        raise ValueError(f"{_shown(value)} is not one of {', '.join(field.metadata['choices'])}")
-    return value
+def _plain(value: Any) -> Any:
+    if isinstance(value, Choice):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(client): dict(behaviour) for client, behaviour in value.items()}
+    return [dict(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def _behaviours(value: Any) -> dict[int, dict[str, Any]]:
     """Sorted by client, parameters filled in, honest clients left out, so that equal meanings are equal values."""
     if not isinstance(value, Mapping):
         raise ValueError('expected a mapping from client numbers to {"kind": ...}')
-    checked = {}
+    found = {}
     for key, behaviour in value.items():
-        client = _client_number(key)
-        if client in checked:
+        text = str(key)
+        if isinstance(key, bool) or not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= 1):
+            raise ValueError(f"{shown(key)} is not a client number; clients are numbered from 1")
+        client = int(text)
+        if client in found:
             raise ValueError(f"client {client} is named twice")
-        checked[client] = _behaviour(client, behaviour)
-    return {client: checked[client] for client in sorted(checked) if checked[client]["kind"] != "honest"}
+        found[client] = behaviour_from(behaviour, f"client {client}")
+    return {client: found[client] for client in sorted(found) if found[client]["kind"] != "honest"}
 
 
-def _client_number(key: Any) -> int:
-    text = str(key)
-    if isinstance(key, bool) or not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= 1):
-        raise ValueError(f"{_shown(key)} is not a client number; clients are numbered from 1")
-    return int(text)
-
-
-def _behaviour(client: int, value: Any) -> dict[str, Any]:
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    kinds = {"honest": {}, **BEHAVIOURS}
-    if not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(f"client {client}: kind {_shown(kind)} is not one of {', '.join(kinds)}")
-    unknown = sorted(str(name) for name in set(value) - {"kind", *kinds[kind]})
-    if unknown:
-        raise ValueError(f"client {client}: {kind} has no {_shown(unknown[0])}")
-    filled = {name: value.get(name, parameter.default) for name, parameter in kinds[kind].items()}
-    return {"kind": kind, **{name: _parameter(client, kind, name, given) for name, given in filled.items()}}
-
-
-def _parameter(client: int, kind: str, name: str, value: Any) -> float:
-    parameter = BEHAVIOURS[kind][name]
+def behaviour_from(value: Any, whose: str) -> dict[str, Any]:
+    """{"kind": ..., all of its parameters}, and `from_round` and `to_round` where they bound it. ValueError names whose
+    it is."""
+    given = dict(value) if isinstance(value, Mapping) else {"kind": value if isinstance(value, str) else None}
+    if given.get("kind") == "honest" and len(given) == 1:
+        return given
+    bounds = {}
     try:
-        number = _number(value)
+        for name, parameter in (("from_round", FROM_ROUND), ("to_round", TO_ROUND)):
+            found = parameter.check(parameter.default if given.get(name) is None else given[name])
+            given.pop(name, None)
+            if found != parameter.default:
+                bounds[name] = found
     except ValueError as error:
-        raise ValueError(f"client {client}: {name}: {error}") from None
-    if not parameter.minimum <= number <= parameter.maximum:
-        raise ValueError(
-            f"client {client}: {name}: {_shown(value)} is not from {parameter.minimum:g} to {parameter.maximum:g}"
-        )
-    return number
+        raise ValueError(f"{whose}: {name}: {error}") from None
+    if bounds.get("to_round", 10_000) < bounds.get("from_round", 1):
+        raise ValueError(f"{whose}: to_round {bounds['to_round']} is before from_round {bounds['from_round']}")
+    try:
+        choice = kinds.checked("behaviour", given, "", recorded=True)
+    except ConfigError as error:
+        name, text = next(iter(error.errors.items()))
+        where = f"kind {text}" if not name else text if text.startswith(str(given["kind"])) else f"{name[1:]}: {text}"
+        raise ValueError(f"{whose}: {where}") from None
+    return choice.to_dict() | bounds
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+def _population(value: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError('expected a list of {"share": ..., "kind": ...}')
+    if len(value) > MOST_SHARES:
+        raise ValueError(f"{len(value)} shares are more than {MOST_SHARES}")
+    found = []
+    for place, entry in enumerate(value, 1):
+        whose = f"entry {place}"
+        if not isinstance(entry, Mapping) or "share" not in entry:
+            raise ValueError(f'{whose}: expected {{"share": ..., "kind": ...}}')
+        try:
+            share = kinds.number(0.0, "share of the clients", minimum=0.0, maximum=1.0).check(entry["share"])
+        except ValueError as error:
+            raise ValueError(f"{whose}: share: {error}") from None
+        behaviour = behaviour_from({name: each for name, each in entry.items() if name != "share"}, whose)
+        if share and behaviour["kind"] != "honest":
+            found.append({"share": share, **behaviour})
+    total = sum(entry["share"] for entry in found)
+    if total > 1 + 1e-9:
+        raise ValueError(f"the shares sum to {total:g}, which is more than 1")
+    return tuple(found)

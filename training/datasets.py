@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.config import DATASETS, DatasetInfo
+from training.catalogue import DATASETS, DatasetInfo
 from training.download import DownloadError, Wanted, download
 from training.events import Log, TrainingError
 from training.seeds import numpy_generator

@@ -62,15 +62,16 @@ def share_card(config: TrainingConfig, processes: int) -> None:
 
 def has_card(config: TrainingConfig, device: torch.device) -> bool:
     """Whether rounds are played by training.card."""
-    return device.type == "cuda" and config.backend in ("auto", "batched")
+    plugged = any("/" in choice.kind for choice in (config.model, config.strategy))
+    return device.type == "cuda" and config.backend in ("auto", "batched") and not plugged
 
 
 def out_of_memory(config: TrainingConfig, round_number: int) -> TrainingError:
     free, total = torch.cuda.mem_get_info()
     limit = f"{total / 2**30:.1f} GiB, of which {free / 2**30:.1f} are free now"
     return TrainingError(
-        f"fraction_fit: round {round_number}, {config.cohort_size:,} clients with {config.model}, does not fit into "
-        f"the GPU's memory ({limit}); a smaller share of the clients, a smaller batch_size or device cpu will do"
+        f"fraction_fit: round {round_number}, {config.cohort_size:,} clients with {config.model.kind}, does not fit "
+        f"into the GPU's memory ({limit}); a smaller share of the clients, a smaller batch_size or device cpu will do"
     )
 
 

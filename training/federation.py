@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training import lines, networks, partitions
@@ -29,11 +31,16 @@ class Federation:
     validation_x: Tensor  # [validation_size, C, H, W]
     validation_y: Tensor  # [validation_size]
 
+    @cached_property
+    def num_examples(self) -> NDArray[np.int64]:
+        """[num_clients] that each client holds."""
+        return np.array([len(held) for held in self.holdings.clients], np.int64)
+
 
 def gather(config: TrainingConfig, data: Data) -> Federation:
     """Deals the data and draws the initial weights. ValueError where the configuration is not resolved to this data."""
-    if config.dataset != data.name:
-        raise ValueError(f"dataset: the configuration is for {config.dataset}, the data is {data.name}")
+    if config.dataset.kind != data.name:
+        raise ValueError(f"dataset: the configuration is for {config.dataset.kind}, the data is {data.name}")
     holdings = partitions.deal(config, data.train_y.numpy())
     network = networks.build(config.model, data.info, torch_generator(config.seed, "initial_weights"))
     held_out = torch.from_numpy(holdings.validation)

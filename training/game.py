@@ -42,6 +42,7 @@ class Roster:
 
     players: tuple[int, ...]  # client numbers
     num_examples: Sequence[int]
+    cohort: tuple[int, ...] = ()  # everybody of the round, players or not
 
     def __call__(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
         raise ValueError("the updates of this round were not kept, so no coalition can be evaluated")
@@ -68,6 +69,7 @@ class CoalitionGame:
     y: Tensor  # [N], classes
     _: KW_ONLY
     players: tuple[int, ...]  # client numbers, a column each
+    cohort: tuple[int, ...] = ()  # everybody of the round, players or not
     utility: str  # loss (minus the mean cross-entropy) or accuracy
     utility_weights: str  # fixed or renormalised
     workers: int | None = None  # threads; None: one per core where torch itself runs one thread, else one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from training.config import SERVER_LR, TrainingConfig
+from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import ClientReport, Log
 from training.figures import figure
@@ -18,7 +18,7 @@ def started(config: TrainingConfig, data: Data, num_parameters: int) -> str:
     held_out = f", {config.validation_size:,} held out by the server" if config.validation_size else ""
     shared = len(data.train_y) - (config.validation_size or 0)
     return (
-        f"Training {config.model} ({num_parameters:,} parameters) on {data.info.label}: "
+        f"Training {config.model.kind} ({num_parameters:,} parameters) on {data.info.label}: "
         f"{shared:,} images with {_clients(config.num_clients)}{held_out}"
     )
 
@@ -61,7 +61,7 @@ def completed(num_rounds: int) -> str:
 
 def calmer(config: TrainingConfig) -> str:
     """Which fields a run that diverges should make smaller."""
-    fields = ["lr"] + ["proximal_mu"] * (config.strategy == "fedprox") + ["server_lr"] * (config.strategy in SERVER_LR)
+    fields = ["lr", *(name for name in ("proximal_mu", "server_lr") if name in config.strategy.parameters)]
     return f"a smaller {' or '.join(fields)} may help"
 
 

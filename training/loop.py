@@ -19,11 +19,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from training import backends, devices, federation, figures, lines, networks, strategies
+from training import backends, devices, federation, figures, lines, networks, samplers, strategies
 from training import checkpoints as saved
 from training.backends import Backend
 from training.card.card import Card, Played
@@ -35,7 +34,6 @@ from training.events import ClientReport, Completed, Event, Log, RoundTrained, T
 from training.federation import Federation
 from training.game import CoalitionGame, Roster
 from training.networks import Score
-from training.seeds import numpy_generator
 
 Sample = Callable[[int], tuple[int, ...]]  # round number -> the cohort, ascending client numbers
 Value = Callable[[CoalitionGame | Roster], Any]
@@ -58,10 +56,10 @@ def run(
 ) -> Iterator[Event]:
     """Started; for each round its Log lines, then RoundTrained; Completed.
 
-    `config` must be resolved to `data`. `sample` chooses each round's cohort, by default uniformly. `value`
-    is called with each round's game; what it returns is the round's `valued`. Without `looks` it asks the game no
-    utility, and a large cohort's updates are not kept for it. `checkpoints` is the folder for
-    the state after each round. `resume` is such a state, of this configuration: the run goes on after it; log
+    `config` must be resolved to `data`. `sample` chooses each round's cohort, by default as the configuration's
+    sampler does. `value` is called with each round's game; what it returns is the round's `valued`. Without `looks` it
+    asks the game no utility, and a large cohort's updates are not kept for it. `checkpoints` is the folder for the
+    state after each round. `resume` is such a state, of this configuration: the run goes on after it; log
     lines of rounds up to `replay_until` were told before and are left out. TrainingError where the run cannot
     go on; a FloatingPointError of `value` becomes one that names the round.
     """
@@ -80,7 +78,7 @@ def run(
         federated=federated,
         train=train,
         card=Card(federated, data.train_y) if on_card else None,
-        sample=sample or uniform(config),
+        sample=sample or partial(samplers.sample, config, federated.num_examples),
         value=value,
         utility=utility,
         utility_weights=utility_weights,
@@ -178,8 +176,7 @@ def _played(course: Course, state: State, cohort: Sequence[int], round_number: i
     if course.looks or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
         deltas = torch.zeros(len(tasks), len(state.weights))
         updates = yield from _kept(updates, deltas, reports)
-    aggregate = strategies.STRATEGIES[config.strategy]
-    weights, strategy_state = aggregate(state.weights, updates, total_examples, state.strategy_state, config)
+    weights, strategy_state = strategies.join(config, state.weights, updates, total_examples, state.strategy_state)
     if len(tasks) > lines.FEW:
         yield from lines.cohort_trained(reports)
     trained = perf_counter()
@@ -220,17 +217,6 @@ def _played_on_card(
     else:
         yield from lines.cohort_trained(played.reports)
     return played
-
-
-def uniform(config: TrainingConfig) -> Sample:
-    """`cohort_size` clients without replacement; every set of them is equally likely."""
-
-    def sample(round_number: int) -> tuple[int, ...]:
-        rng = numpy_generator(config.seed, "sample", round_number)
-        drawn = rng.choice(config.num_clients, config.cohort_size, replace=False)
-        return tuple((np.sort(drawn) + 1).tolist())
-
-    return sample
 
 
 def _sampled(sample: Sample, config: TrainingConfig, round_number: int) -> tuple[int, ...]:
@@ -329,9 +315,10 @@ def _game(
     else:
         plays = [report.loss_before is not None or federated.config.absent_vote for report in reports]
     players = tuple(report.client for report, here in zip(reports, plays, strict=True) if here)
+    cohort = tuple(report.client for report in reports)
     num_examples = [len(clients[player - 1]) for player in players]
     if deltas is None:
-        return Roster(players=players, num_examples=num_examples)
+        return Roster(cohort=cohort, players=players, num_examples=num_examples)
     device = federated.data.train_x.device
     return CoalitionGame(
         federated.network,
@@ -341,6 +328,7 @@ def _game(
         total_examples,
         federated.validation_x,
         federated.validation_y,
+        cohort=cohort,
         players=players,
         utility=course.utility,
         utility_weights=course.utility_weights,

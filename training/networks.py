@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import kinds
+from kinds import Choice
 from training import threads
-from training.config import DatasetInfo
+from training.catalogue import DatasetInfo
 from training.forward import Logits, logits_of
 
 # Activations above 32 MB are fresh memory maps each time: a cnn takes 4.4 s for 10,000 images in batches of 200,
@@ -27,15 +28,20 @@ EVALUATION_BATCH_CONVOLUTIONAL = 200
 AT_ONCE = 10  # times as many on a GPU
 
 
-def build(model: str, info: DatasetInfo, generator: torch.Generator) -> nn.Sequential:
-    """The network named `model` for the data set's shape and classes; maps [B, C, H, W] to logits [B,
-    classes].
+def build(model: str | Choice, info: DatasetInfo, generator: torch.Generator) -> nn.Module:
+    """The network of this kind for the data set's shape and classes; maps [B, C, H, W] to logits [B, classes].
 
-    Starts as torch.nn does, weights and biases uniform within 1/sqrt(fan_in), drawn from `generator` alone.
+    Built-in ones start as torch.nn does, weights and biases uniform within 1/sqrt(fan_in), drawn from `generator`
+    alone; plugged-in ones as they themselves draw, from a global generator that is set from it for the time being.
     """
+    choice = kinds.checked("model", model, "model")
     with torch.random.fork_rng(devices=[]):  # constructing a layer draws from the global generator
-        network = NETWORKS[model](info)
-    for layer in network:
+        if "/" in choice.kind:
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        network: nn.Module = choice.load()(info, **choice.parameters)
+    if "/" in choice.kind:
+        return network
+    for layer in network.children():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             _initialise(layer, generator)
     return network
@@ -69,14 +75,6 @@ def cnn(info: DatasetInfo) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(512, info.num_classes),
     )
-
-
-NETWORKS: dict[str, Callable[[DatasetInfo], nn.Sequential]] = {
-    "mlp": mlp,
-    "2nn": two_nn,
-    "cnn": cnn,
-    "logistic": logistic,
-}
 
 
 def _dense(info: DatasetInfo, *hidden: int) -> nn.Sequential:

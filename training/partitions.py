@@ -12,7 +12,8 @@ from training.config import TrainingConfig
 from training.seeds import numpy_generator
 
 Indices = NDArray[np.int64]
-Partition = Callable[[TrainingConfig, Indices, np.random.Generator], list[Indices]]
+# labels, number of clients, generator, parameters -> indices for client 1, 2, ...; some may be empty
+Partition = Callable[..., list[Indices]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,10 +31,10 @@ def deal(config: TrainingConfig, labels: Indices) -> Holdings:
     """
     if config.validation_size is None:
         raise ValueError("validation_size: the configuration is not resolved")
-    order = numpy_generator(config.seed, "validation").permutation(len(labels))
+    order = numpy_generator(config.split_seed, "validation").permutation(len(labels))
     validation = np.sort(order[: config.validation_size])
     rest = np.sort(order[config.validation_size :])
-    parts = split(config, labels[rest], numpy_generator(config.seed, "partition"))
+    parts = split(config, labels[rest], numpy_generator(config.split_seed, "partition"))
     return Holdings(validation=validation, clients=tuple(rest[part] for part in parts))
 
 
@@ -41,50 +42,45 @@ def split(config: TrainingConfig, labels: Indices, rng: np.random.Generator) -> 
     """Indices into `labels` for client 1, 2, ..., each ascending and none empty; together every index once."""
     if len(labels) < config.num_clients:
         raise ValueError(f"num_clients: {len(labels)} examples are too few for {config.num_clients} clients")
-    parts = PARTITIONS[config.partition](config, labels, rng)
+    partition: Partition = config.partition.load()
+    parts = partition(labels, config.num_clients, rng, **config.partition.parameters)
     return [np.sort(part) for part in _without_empty(parts)]
 
 
-def iid(config: TrainingConfig, labels: Indices, rng: np.random.Generator) -> list[Indices]:
+def iid(labels: Indices, num_clients: int, rng: np.random.Generator) -> list[Indices]:
     """Shuffled and cut into parts whose sizes differ by at most one."""
-    return np.array_split(rng.permutation(len(labels)), config.num_clients)
+    return np.array_split(rng.permutation(len(labels)), num_clients)
 
 
-def dirichlet(config: TrainingConfig, labels: Indices, rng: np.random.Generator) -> list[Indices]:
+def dirichlet(labels: Indices, num_clients: int, rng: np.random.Generator, *, alpha: float) -> list[Indices]:
     """Each class is divided over the clients by its own draw from Dirichlet(alpha).
 
     Per class over clients as in Yurochkin et al. 2019 (Bayesian nonparametric federated learning, section 4);
     Hsu et al. 2019 (arXiv 1909.06335) draw per client over classes, which leaves examples over or short.
     """
-    classes = [_divided(np.flatnonzero(labels == label), config, rng) for label in np.unique(labels)]
+    classes = [_divided(np.flatnonzero(labels == label), num_clients, rng, alpha) for label in np.unique(labels)]
     return [np.concatenate(pieces) for pieces in zip(*classes, strict=True)]
 
 
-def pathological(config: TrainingConfig, labels: Indices, rng: np.random.Generator) -> list[Indices]:
+def pathological(
+    labels: Indices, num_clients: int, rng: np.random.Generator, *, labels_per_client: int
+) -> list[Indices]:
     """Sorted by label, cut into shards, `labels_per_client` shards to each (McMahan et al. 2017, section 3)."""
     shuffled = rng.permutation(len(labels))
     by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    shards = np.array_split(by_label, config.num_clients * config.labels_per_client)
-    dealt = rng.permutation(len(shards)).reshape(config.num_clients, config.labels_per_client)
+    shards = np.array_split(by_label, num_clients * labels_per_client)
+    dealt = rng.permutation(len(shards)).reshape(num_clients, labels_per_client)
     return [np.concatenate([shards[shard] for shard in hand]) for hand in dealt]
 
 
-def quantity(config: TrainingConfig, labels: Indices, rng: np.random.Generator) -> list[Indices]:
+def quantity(labels: Indices, num_clients: int, rng: np.random.Generator, *, alpha: float) -> list[Indices]:
     """Sizes from Dirichlet(alpha), labels alike for all (Li et al. 2022, arXiv 2102.02079, quantity skew)."""
-    return _divided(np.arange(len(labels)), config, rng)
+    return _divided(np.arange(len(labels)), num_clients, rng, alpha)
 
 
-PARTITIONS: dict[str, Partition] = {
-    "iid": iid,
-    "dirichlet": dirichlet,
-    "pathological": pathological,
-    "quantity": quantity,
-}
-
-
-def _divided(indices: Indices, config: TrainingConfig, rng: np.random.Generator) -> list[Indices]:
+def _divided(indices: Indices, num_clients: int, rng: np.random.Generator, alpha: float) -> list[Indices]:
     """The indices, shuffled, in one piece per client with sizes in proportion to one draw from Dirichlet(alpha)."""
-    ends = np.cumsum(_dirichlet(config.alpha, config.num_clients, rng)) * len(indices)
+    ends = np.cumsum(_dirichlet(alpha, num_clients, rng)) * len(indices)
     cuts = np.minimum(np.rint(ends[:-1]).astype(np.int64), len(indices))
     return np.split(rng.permutation(indices), cuts)
 

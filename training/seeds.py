@@ -7,13 +7,14 @@ PyTorch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from training import entropy
 
 Purpose = Literal["test_set", "validation", "partition", "initial_weights", "sample", "batches", "behaviour"]
 
@@ -27,13 +28,8 @@ def seeds_for(seed: int, purpose: Purpose, round_number: int, clients: Iterable[
     """`seed_for` of each of the clients."""
     if purpose not in get_args(Purpose):
         raise ValueError(f"{purpose!r} is not a purpose of randomness; there are {', '.join(get_args(Purpose))}")
-    start = hashlib.sha256(f"{seed}/{purpose}/{round_number}/".encode())
-    digests = []
-    for client in clients:
-        each = start.copy()
-        each.update(b"%d" % client)
-        digests.append(each.digest()[:8])
-    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64) >> np.uint64(1)
+    digests = b"".join(digest[:8] for digest in entropy.digests(seed, purpose, round_number, clients))
+    return np.frombuffer(digests, ">u8").astype(np.uint64) >> np.uint64(1)
 
 
 def torch_generator(seed: int, purpose: Purpose, round_number: int = 0, client: int = 0) -> torch.Generator:

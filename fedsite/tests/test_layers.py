@@ -13,7 +13,7 @@ import pytest
 
 from fedsite.tests.machine import PROJECT
 
-ROOMS = ("training", "incentives", "people", "simulations", "fedsite", "benchmarks")
+ROOMS = ("kinds", "training", "incentives", "people", "simulations", "fedsite", "benchmarks")
 HEAVY = ("torch", "torchvision", "sklearn", "ray")
 STDLIB = frozenset(sys.stdlib_module_names)
 NUMERIC = frozenset({"numpy", "torch", "torchvision", "sklearn"})
@@ -39,28 +39,39 @@ def only(*names: str) -> Callable[[str], bool]:
 
 WALLS = (
     Wall(
-        files=("training/config.py", "training/events.py", "training/figures.py"),
-        allows=only("training"),
+        files=("kinds/**/*.py",),
+        allows=only("kinds"),
+        says="the ground floor: stdlib only",
+    ),
+    Wall(
+        files=(
+            *("training/config.py", "training/catalogue.py", "training/entropy.py"),
+            *("training/events.py", "training/figures.py", "incentives/catalogue.py"),
+        ),
+        allows=only("training", "kinds"),
         says="is read without PyTorch: stdlib only",
     ),
     Wall(
         files=("simulations/config.py", "simulations/running/events.py"),
-        allows=only("training", "simulations", "incentives"),
+        allows=only("kinds", "training", "simulations", "incentives"),
         says="is read without PyTorch and Django: stdlib only",
     ),
     Wall(
         files=("training/**/*.py",),
-        allows=only("training", *NUMERIC, "ray"),
+        allows=only("kinds", "training", *NUMERIC, "ray"),
         says="training knows no Django, no tokens and no sibling",
     ),
     Wall(
         files=("incentives/**/*.py",),
-        allows=without(*(room for room in ROOMS if room != "incentives"), *HEAVY),
-        says="incentives imports nothing of ours, and no PyTorch",
+        allows=without(*(room for room in ROOMS if room not in ("kinds", "incentives")), *HEAVY),
+        says="incentives imports nothing of ours but kinds, and no PyTorch",
     ),
     Wall(
-        files=("incentives/valuation/**/*.py", "incentives/rewards.py"),
-        allows=only("incentives", "numpy", "scipy"),
+        files=(
+            *("incentives/valuation/**/*.py", "incentives/rewards.py", "incentives/economy.py"),
+            *("incentives/pools.py", "incentives/rules.py"),
+        ),
+        allows=only("kinds", "incentives", "numpy", "scipy"),
         says="valuations and rewards are pure",
     ),
     Wall(
@@ -81,7 +92,7 @@ WALLS = (
     Wall(
         files=("simulations/**/*.py",),
         allows=without("people", "fedsite", "benchmarks"),
-        says="simulations imports training and incentives only",
+        says="simulations imports kinds, training and incentives only",
     ),
     Wall(
         files=tuple(f"{room}/**/*.py" for room in ROOMS if room not in ("fedsite", "benchmarks")),
@@ -95,12 +106,14 @@ PURE_IMPORTS = (
     "training.datasets",
     "incentives.valuation",
     "incentives.rewards",
+    "incentives.pools",
+    "incentives.rules",
     "simulations.running.engine",
     "simulations.config",
     "simulations.running.events",
 )
 LIGHT_IMPORTS = (
-    *("training.config", "training.events", "training.figures"),
+    *("kinds", "training.config", "training.events", "training.figures"),
     *("simulations.config", "simulations.running.events"),
 )
 
@@ -163,6 +176,7 @@ def test_it_sees_every_room() -> None:
 @pytest.mark.parametrize(
     ("file", "source", "reason"),
     [
+        ("kinds/kind.py", "from training.config import TrainingConfig", "ground floor"),
         ("training/config.py", "import numpy", "stdlib only"),
         ("training/loop.py", "from django.db import models", "training knows no Django"),
         (
@@ -178,9 +192,9 @@ def test_it_sees_every_room() -> None:
         ("simulations/config.py", "import torch", "stdlib only"),
         ("simulations/running/events.py", "from django.db import models", "stdlib only"),
         ("incentives/ledger.py", "from simulations.models import Simulation", "nothing of ours"),
-        ("incentives/rewards.py", "from training.config import ConfigError", "nothing of ours"),
+        ("incentives/rewards.py", "from training.config import ConfigError", "nothing of ours but kinds"),
         ("people/tokens.py", "from simulations.models import Simulation", "nothing of ours"),
-        ("simulations/showing/views.py", "from people.models import Token", "training and incentives only"),
+        ("simulations/showing/views.py", "from people.models import Token", "kinds, training and incentives only"),
         ("incentives/valuation/shapley.py", "from django.db import models", "pure"),
         ("incentives/rewards.py", "import django.db", "pure"),
         ("simulations/running/engine.py", "import django", "engine knows no Django"),

@@ -15,14 +15,14 @@ import pytest
 from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
 
+import kinds
 from fedsite.map import ROOMS, modules
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
 from people import tokens
-from simulations.config import FIELDS, PRESETS, SimulationConfig
+from simulations.config import CHOICES, FIELDS, PRESETS, SimulationConfig
 from simulations.running import lifecycle
 from simulations.showing.metrics import SiteCollector
-from training.config import BEHAVIOURS, Parameter, bounds_text
 
 README = (PROJECT / "README.md").read_text()
 DOCUMENTS = ("README.md", "DESIGN.md")
@@ -61,14 +61,16 @@ def fields_table() -> str:
 
 
 def field_row(name: str) -> tuple[str, ...]:
-    limits = FIELDS[name].metadata
-    values = ", ".join(f"`{choice}`" for choice in limits["choices"] or ()) or bounds_text(limits)
-    return f"`{name}`", default_of(name), values, limits["help"]
+    metadata = FIELDS[name].metadata
+    parameter = metadata["parameter"]
+    names = list(kinds.family(CHOICES[name])) if name in CHOICES else parameter.choices if parameter else ()
+    values = ", ".join(f"`{each}`" for each in names) or (parameter.bounds_text if parameter else "")
+    return f"`{name}`", default_of(name), values, metadata["help"]
 
 
 def default_of(name: str) -> str:
-    if name == "behaviours":
-        return "`{}`"
+    if name in ("behaviours", "population"):
+        return "`{}`" if name == "behaviours" else "`[]`"
     if FIELDS[name].default is None:
         return "by the data set" if name == "validation_size" else "empty"
     return f"`{FIELDS[name].default}`"
@@ -81,14 +83,18 @@ def presets_table() -> str:
     return table(("preset", "label", "what it shows", "fields that it sets"), *rows)
 
 
-def behaviours_table() -> str:
-    rows = [(f"`{kind}`", "; ".join(map(parameter, takes.items()))) for kind, takes in BEHAVIOURS.items()]
-    return table(("kind", "parameters"), *rows)
+def kinds_table() -> str:
+    rows = [
+        (family, f"`{kind.name}`", kind.help, "; ".join(parameter(*named) for named in kind.parameters.items()))
+        for family in kinds.FAMILIES
+        for kind in kinds.family(family).values()
+    ]
+    return table(("family", "kind", "what it does", "parameters"), *rows)
 
 
-def parameter(named: tuple[str, Parameter]) -> str:
-    name, takes = named
-    return f"`{name}` ({takes.default:g}; {takes.minimum:g} to {takes.maximum:g}): {takes.help}"
+def parameter(name: str, takes: kinds.Parameter) -> str:
+    usual = "empty" if takes.default in (None, ()) else f"{takes.default:g}"
+    return f"`{name}` ({'; '.join(filter(None, (usual, takes.bounds_text)))}): {takes.help}"
 
 
 def metrics_table() -> str:
@@ -101,7 +107,7 @@ def metrics_table() -> str:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("expected", [fields_table, presets_table, behaviours_table, metrics_table])
+@pytest.mark.parametrize("expected", [fields_table, presets_table, kinds_table, metrics_table])
 def test_it_lists_every_choice(expected: Callable[[], str]) -> None:
     assert expected() in README, f"README.md lacks this table:\n\n{expected()}\n"
 
@@ -186,7 +192,7 @@ def test_it_shows_requests_with_a_token(settings: Any, django_user_model: Any, c
     settings.FEDSITE_ACCESS = "login"
     owner = django_user_model.objects.create_user("ada")
     _, secret = tokens.create(owner, name="README", scope="write", expires_at=None)
-    first = lifecycle.queue(SimulationConfig(), origin="page", owned_by=owner)
+    first = lifecycle.queue(SimulationConfig.of(), origin="page", owned_by=owner)
     for line in REQUESTS_WITH_TOKEN:
         request = request_of(line.replace("$TOKEN", secret).replace("/1/", f"/{first.pk}/"))
         answer = client.generic(request["method"], request["url"], headers=request["headers"])

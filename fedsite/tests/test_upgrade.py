@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+import kinds
 from fedsite.tests import first_ledger, first_release, servers
 from fedsite.tests.machine import PROJECT
 from fedsite.tests.with_postgres import postgres
-from training.config import ROBUST
 
+ROBUST = {kind.name for kind in kinds.family("strategy").values() if "robust" in kind.traits}
 TAMPER = "from django.db import connection; connection.cursor().execute('UPDATE {}')"
 CHANGES = {
     "sqlite": ("incentives_transfer SET amount = 1", "incentives_account SET rowid = id + 5000"),

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+import kinds
+from incentives.economy import Payment, RuleFacts
 from incentives.rewards import (
     MOST_MICROTOKENS,
-    REWARD_RULES,
     fixed_pool,
     improvement_pool,
     largest_remainder,
@@ -117,9 +118,9 @@ def test_it_refuses_a_pool_that_is_not_whole_micro_tokens(pool):
         largest_remainder([1], pool)
 
 
-def test_it_labels_its_rules():
-    assert {name: rule.label for name, rule in REWARD_RULES.items()} == {"proportional": "proportional@1"}
-    assert REWARD_RULES["proportional"].pay([1.0, 1.0], 4) == [2, 2]
+def test_a_rule_pays_what_the_facts_say():
+    facts = RuleFacts(round_number=1, clients=(3, 5), contributions=(1.0, 1.0), num_examples=(10, 20))
+    assert kinds.find("rule", "proportional").load()(facts, 4, {}) == Payment([2, 2])
 
 
 @pytest.mark.parametrize(

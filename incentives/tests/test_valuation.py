@@ -118,7 +118,7 @@ def test_it_asks_once_for_as_many_coalitions_as_it_says(name, n):
 
 
 def test_it_does_not_estimate_what_it_does_not_know():
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="is not one of"):
         coalitions_needed("guess", 3)
 
 

@@ -54,6 +54,7 @@ class Round:
     rule: str | None  # name@version; None without a valuation
     evidence: bytes | None  # utilities of the evaluated coalitions, see incentives.valuation.evidence
     evidence_sha256: str | None
+    economy_state: dict[str, Any]  # what valuation, pool and rule keep for the next round, by field
     weights_sha256: str
     checkpoint_sha256: str | None
     train_seconds: float

@@ -93,7 +93,7 @@ def queue(
             owned_by=owned_by,
             config=config.to_dict(),
             scheme=config.scheme,
-            dataset=config.dataset,
+            dataset=config.dataset.kind,
             num_clients=config.num_clients,
             num_rounds=config.num_rounds,
             fraction_fit=config.fraction_fit,

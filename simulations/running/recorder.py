@@ -12,6 +12,7 @@ from django.db.models import F
 from incentives import ledger
 from incentives.errors import SupplyExhausted
 from incentives.models import Transaction
+from simulations.config import kind_in
 from simulations.models import Client, Contribution, Event, Round, Simulation, Status
 from simulations.running import events, manifest
 from training import failpoints
@@ -118,9 +119,10 @@ def _log(claim: Claim, lines: Sequence[events.Log], number: int) -> int:
 def _resolved(claim: Claim, event: events.Resolved) -> None:
     config, seen = event.config, Simulation.objects.only("manifests", "rounds_done").get(pk=claim.simulation_id)
     manifests = _with_manifest(seen, event.manifest)
-    change(claim, config=config, config_sha256=event.config_sha256, dataset=config["dataset"], manifests=manifests)
+    dataset = kind_in(config, "dataset")
+    change(claim, config=config, config_sha256=event.config_sha256, dataset=dataset, manifests=manifests)
     if not _said_before(claim, "resolved"):
-        data = {"config_sha256": event.config_sha256, "dataset": config["dataset"], "manifest": event.manifest}
+        data = {"config_sha256": event.config_sha256, "dataset": dataset, "manifest": event.manifest}
         append(claim.simulation_id, "resolved", event.message, data)
     elif seen.manifests and not manifest.same_kind(seen.manifests[-1], event.manifest):
         text = f"Going on where sums may round otherwise: {manifest.in_words(event.manifest)}"
@@ -213,6 +215,7 @@ def _round_row(claim: Claim, event: events.Round) -> Round:
         rule=event.rule or "",
         evidence=event.evidence,
         evidence_sha256=event.evidence_sha256 or "",
+        economy_state=event.economy_state,
         weights_sha256=event.weights_sha256,
         checkpoint_sha256=event.checkpoint_sha256 or "",
         train_seconds=event.train_seconds,

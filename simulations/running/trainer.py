@@ -32,7 +32,8 @@ class Assignment:
     data_dir: str
     scheme: int = SCHEME  # under which meaning of the configuration
     checkpoint_dir: str | None = None  # None keeps no checkpoints
-    checkpoints: tuple[tuple[int, str], ...] = ()  # (round, SHA-256) of the newest recorded rounds, newest first
+    # of the newest recorded rounds, newest first: (round, SHA-256, the economy's state after it)
+    checkpoints: tuple[tuple[int, str, dict[str, Any]], ...] = ()
     recorded_rounds: int = 0  # these have been told already
     most_bytes: int | None = None  # of memory
     trainers: int = 1  # that may be at work at once, and so share a GPU's memory
@@ -43,7 +44,7 @@ class Assignment:
     @classmethod
     def from_line(cls, line: str) -> "Assignment":
         values = json.loads(line)
-        values["checkpoints"] = tuple((number, sha256) for number, sha256 in values["checkpoints"])
+        values["checkpoints"] = tuple(tuple(each) for each in values["checkpoints"])
         return cls(**values)
 
 

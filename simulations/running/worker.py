@@ -43,7 +43,7 @@ def assignment_for(claim: Claim) -> Assignment:
         scheme=simulation.scheme,
         data_dir=str(settings.FEDSITE_DATA_DIR),
         checkpoint_dir=str(disk.checkpoint_folder(simulation.pk)),
-        checkpoints=tuple(newest.values_list("number", "checkpoint_sha256")),
+        checkpoints=tuple(newest.values_list("number", "checkpoint_sha256", "economy_state")),
         recorded_rounds=simulation.rounds_done,
         most_bytes=settings.FEDSITE_MAX_MEMORY,
         trainers=settings.FEDSITE_MAX_CONCURRENT,

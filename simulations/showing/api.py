@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -15,13 +16,14 @@ from ninja import Status as Created
 from ninja.errors import HttpError
 from pydantic import Field
 
+import kinds
 from simulations import owners, reading
-from simulations.config import FIELDS, SimulationConfig
+from simulations.config import CHOICES, FIELDS, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
 from simulations.origins import may_start_by_get
 from simulations.running import lifecycle
 from simulations.showing import results, stream
-from training.config import BEHAVIOURS, ConfigError, Parameter
+from training.config import FROM_ROUND, MOST_SHARES, TO_ROUND, ConfigError
 
 router = Router(tags=["simulations"])
 MOST = 2**63 - 1
@@ -34,7 +36,6 @@ Position = Annotated[int, Query(ge=0, le=MOST)]
 IdempotencyKey = Annotated[
     str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200, pattern="^[!-~]+$")
 ]
-JSON_TYPES = {"int": "integer", "float": "number", "str": "string"}
 
 
 class Problem(Schema):
@@ -105,50 +106,50 @@ class Result(Record):
 
 
 def field_schema(name: str) -> dict[str, Any]:
-    """A field of the configuration as JSON schema, from the same metadata that validates it."""
+    """A field of the configuration as JSON schema, from the same catalogue that validates it."""
+    if name in SimulationConfig.FLAT:
+        field, parameter = SimulationConfig.FLAT[name]
+        having = [kind for kind in kinds.family(CHOICES[field]).values() if parameter in kind.parameters]
+        schema = having[0].parameters[parameter].schema()
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"], "null"]
+        names = " or ".join(kind.name for kind in having)
+        help = f"Shorthand for {parameter} of the {field} {names}: {schema['description']}"
+        return {key: each for key, each in schema.items() if key != "default"} | {"type": types, "description": help}
+    metadata = FIELDS[name].metadata
+    if name in CHOICES:
+        return {
+            "description": metadata["help"],
+            "default": FIELDS[name].default,
+            "oneOf": [{"type": "string", "enum": list(kinds.family(CHOICES[name]))}, of_kinds(CHOICES[name])],
+        }
     if name == "behaviours":
-        return behaviours_schema() | {"description": FIELDS[name].metadata["help"]}
-    field, limits = FIELDS[name], FIELDS[name].metadata
-    kind = JSON_TYPES[str(field.type).split(" | ")[0]]
-    words = {"minimum": "minimum", "maximum": "maximum", "above": "exclusiveMinimum", "below": "exclusiveMaximum"}
-    bounds = {word: limits[key] for key, word in words.items() if limits[key] is not None}
-    choices = {"enum": list(limits["choices"])} if limits["choices"] else {}
-    nullable = kind if field.default is not None else [kind, "null"]
-    return {"type": nullable, "default": field.default, "description": limits["help"], **bounds, **choices}
+        client = {"pattern": "^[0-9]*[1-9][0-9]*$", "maxLength": 9}
+        schema = {"type": "object", "propertyNames": client, "additionalProperties": of_kinds("behaviour", BOUNDED)}
+    elif name == "population":
+        share = {"share": {"type": "number", "minimum": 0.0, "maximum": 1.0}}
+        schema = {"type": "array", "maxItems": MOST_SHARES, "items": of_kinds("behaviour", BOUNDED | share, ["share"])}
+    else:
+        return metadata["parameter"].schema()
+    return {"description": metadata["help"], **schema}
 
 
-def behaviours_schema() -> dict[str, Any]:
-    client = {"pattern": "^[0-9]*[1-9][0-9]*$", "maxLength": 9}
-    return {
-        "type": "object",
-        "propertyNames": client,
-        "additionalProperties": {
-            "oneOf": [
-                {
-                    "type": "object",
-                    "required": ["kind"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "kind": {"const": kind},
-                        **{name: _parameter_schema(parameters[name]) for name in parameters},
-                    },
-                }
-                for kind, parameters in ({"honest": {}} | BEHAVIOURS).items()
-            ]
-        },
-    }
+BOUNDED = {"from_round": FROM_ROUND.schema(), "to_round": TO_ROUND.schema()}
 
 
-def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
-    bounds = {"minimum": parameter.minimum, "maximum": parameter.maximum}
-    return {"type": "number", "default": parameter.default, "description": parameter.help, **bounds}
+def of_kinds(family: str, beside: dict[str, Any] | None = None, required: Sequence[str] = ()) -> dict[str, Any]:
+    """One of a family's kinds with its own parameters, told apart by `kind`."""
+    schemas = [kind.schema() for kind in kinds.family(family).values()]
+    for schema in schemas:
+        schema["properties"] |= beside or {}
+        schema["required"] = ["kind", *required]
+    return {"oneOf": schemas}
 
 
 CONFIGURATION = {
     "title": "Configuration",
     "type": "object",
     "additionalProperties": False,
-    "properties": {name: field_schema(name) for name in FIELDS},
+    "properties": {name: field_schema(name) for name in (*FIELDS, *SimulationConfig.FLAT)},
 }
 AS_BODY = {"requestBody": {"content": {"application/json": {"schema": CONFIGURATION}}}}
 
@@ -245,7 +246,11 @@ FRAME = {
 EVENTS = {"200": {"description": "OK", "content": {"text/event-stream": {"schema": FRAME}}}}
 LAST = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"}}
 AFTER = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}}
-AS_QUERY = [{"name": name, "in": "query", "schema": field_schema(name)} for name in FIELDS if name != "behaviours"]
+AS_QUERY = [
+    {"name": name, "in": "query", "schema": field_schema(name)}
+    for name in (*FIELDS, *SimulationConfig.FLAT)
+    if name not in ("behaviours", "population")
+]
 LAST_OF_ANY = LAST | {"schema": {"type": "string", "description": "simulation-event"}}
 
 

@@ -1,8 +1,11 @@
-"""The form that starts a simulation. It turns text into values; SimulationConfig alone says what is wrong with them."""
+"""The form that starts a simulation. It turns text into values; SimulationConfig alone says what is wrong with them.
+
+A choice is a select with the name of its field; the parameters of each of its kinds are fields named
+`field.kind.parameter`, of which only those of the chosen kind are read.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -12,13 +15,16 @@ from typing import Any
 from django.conf import settings
 from django.http import QueryDict
 
+import kinds
+from kinds import ConfigError, Kind, Parameter
 from simulations import estimates
-from simulations.config import FIELDS, GROUPS, PRESETS, SimulationConfig
+from simulations.config import CHOICES, FIELDS, GROUPS, PRESETS, SimulationConfig
 from simulations.showing import wording
-from training.config import BEHAVIOURS, ConfigError, bounds_text
 
 FIRST = ("num_clients", "num_rounds", "partition", "valuation")  # beside the button; all others are under More
+LINES = ("behaviours", "population")  # fields of several lines, one client or one share in each
 BEHAVIOUR_LINE = re.compile(r"\s*(?P<client>\d+)\s*:\s*(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
+SHARE_LINE = re.compile(r"\s*(?P<share>[\d.]+\s*%?)\s+(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
 PARAMETER = re.compile(r"(\w+)\s*=\s*(\S+)")
 
 
@@ -33,14 +39,26 @@ class FormField:
     help: str
     bounds: str
     error: str
-    kind: str  # choice, number, lines
-    choices: tuple[tuple[str, str], ...]
-    mode: str  # which keyboard a phone shows: numeric, decimal
-    optional: bool
+    kind: str  # choice, number, text, lines
+    choices: tuple[tuple[str, str, str], ...] = ()  # value, label, help
+    mode: str = "decimal"  # which keyboard a phone shows: numeric, decimal, text
+    optional: bool = False
+    of_kinds: tuple[OfKind, ...] = ()  # of a choice: the kinds that have parameters
 
     @property
-    def id(self) -> str:
-        return f"field-{self.name}"
+    def key(self) -> str:
+        """Its name as part of an id."""
+        return self.name.replace(".", "-").replace("/", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfKind:
+    """A kind's own fields."""
+
+    name: str
+    label: str
+    is_chosen: bool
+    fields: tuple[FormField, ...]
 
 
 class StartForm:
@@ -59,19 +77,31 @@ class StartForm:
             chosen = "default"
         self.preset = chosen
         before, now = preset_texts(data.get("filled", "default")), preset_texts(chosen)
-        given = {name: _newlines(data.get(name, before[name])) for name in FIELDS}
+        given = {name: data.get(name, before[name]).replace("\r\n", "\n") for name in now}
         self.texts = {name: now[name] if text.strip() == before[name] else text for name, text in given.items()}
+        self.flat: dict[str, str] = {}  # what the first version's forms called parameters of kinds that are not chosen
+        for name, (of_choice, parameter) in SimulationConfig.FLAT.items():
+            full = f"{of_choice}.{self.texts[of_choice]}.{parameter}"
+            if name in data and full in self.texts:
+                self.texts[full] = data.get(full, data[name])
+            elif name in data:
+                self.flat[name] = data[name]
 
     def config(self) -> SimulationConfig | None:
         """The configuration, or None and `errors` by field."""
         values, errors = parse(self.texts)
         try:
-            config = SimulationConfig.from_dict(values)
+            config = SimulationConfig.from_dict(values | self.flat, drops=None)
             estimates.refuse_too_large(config, settings.FEDSITE_MAX_MEMORY)
         except ConfigError as error:
-            errors = error.errors | errors
+            errors = {self._name_of(name): text for name, text in error.errors.items()} | errors
         self.errors |= errors
         return None if self.errors else config
+
+    def _name_of(self, name: str) -> str:
+        """Of the field for a parameter that the configuration calls `field.parameter`."""
+        of_choice, dot, parameter = name.partition(".")
+        return f"{of_choice}.{self.texts[of_choice]}.{parameter}" if dot and of_choice in CHOICES else name
 
     @property
     def first(self) -> list[FormField]:
@@ -86,7 +116,12 @@ class StartForm:
     @property
     def is_open(self) -> bool:
         """Whether the fields under More are shown: when one of them is wrong."""
-        return any(name in FIELDS and name not in FIRST for name in self.errors)
+        return any(name not in FIRST and name != "preset" for name in self.errors)
+
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """Errors of names that are no field of the form."""
+        return {name: text for name, text in self.errors.items() if name not in self.texts and name != "preset"}
 
     @property
     def presets(self) -> list[dict[str, Any]]:
@@ -106,67 +141,124 @@ class StartForm:
         ]
 
     def field(self, name: str) -> FormField:
-        metadata = FIELDS[name].metadata
-        choices = tuple((value, wording.choice(value)) for value in metadata["choices"] or ())
-        kind = "lines" if name == "behaviours" else "choice" if choices else "number"
-        return FormField(
-            name=name,
-            label=wording.label(name),
-            value=self.texts[name],
-            default=preset_texts("default")[name],
-            help=behaviours_help(metadata["help"]) if name == "behaviours" else metadata["help"],
-            bounds=bounds_text(metadata),
-            error=self.errors.get(name, ""),
-            kind=kind,
-            choices=choices,
-            mode="numeric" if str(FIELDS[name].type).startswith("int") else "decimal",
-            optional=str(FIELDS[name].type).endswith("| None"),
-        )
+        metadata, default = FIELDS[name].metadata, preset_texts("default")[name]
+        shared = {"name": name, "label": wording.label(name), "value": self.texts[name], "default": default}
+        shared |= {"error": self.errors.get(name, ""), "help": metadata["help"]}
+        if name in CHOICES:
+            members = kinds.family(CHOICES[name])
+            return FormField(
+                **shared,
+                kind="choice",
+                bounds="",
+                choices=tuple(
+                    (kind.name, wording.kind(CHOICES[name], kind.name), kind.help) for kind in members.values()
+                ),
+                of_kinds=tuple(self._of_kind(name, kind) for kind in members.values() if kind.parameters),
+            )
+        if name in LINES:
+            shared["help"] = lines_help(name, metadata["help"])
+            return FormField(**shared, kind="lines", bounds="")
+        return _of_parameter(metadata["parameter"], shared)
+
+    def _of_kind(self, name: str, kind: Kind) -> OfKind:
+        """The fields of a kind that `name` may choose."""
+        usual, made = preset_texts("default"), []
+        for parameter_name, parameter in kind.parameters.items():
+            full = f"{name}.{kind.name}.{parameter_name}"
+            shared = {"name": full, "label": wording.label(parameter_name), "value": self.texts[full]}
+            shared |= {"default": usual[full], "error": self.errors.get(full, ""), "help": parameter.help}
+            made.append(_of_parameter(parameter, shared))
+        label = wording.kind(CHOICES[name], kind.name)
+        return OfKind(name=kind.name, label=label, is_chosen=self.texts[name] == kind.name, fields=tuple(made))
+
+
+def _of_parameter(parameter: Parameter, shared: Mapping[str, Any]) -> FormField:
+    """A field for one value; `shared` is what does not depend on its type."""
+    words = ("true", "false") if parameter.type == "flag" else parameter.choices
+    return FormField(
+        **shared,
+        kind="choice" if words else "text" if parameter.type == "clients" else "number",
+        bounds=parameter.bounds_text,
+        choices=tuple((word, wording.short(word), "") for word in words),
+        mode={"whole": "numeric", "clients": "text"}.get(parameter.type, "decimal"),
+        optional=parameter.is_optional or parameter.type == "clients",
+    )
 
 
 def preset_texts(preset: str) -> dict[str, str]:
     """Every field's text under a preset; the usual ones where there is no such preset."""
     values = PRESETS[preset].values if preset in PRESETS else {}
-    usual = {name: _default(field) for name, field in FIELDS.items()}
-    return {name: as_text(value) for name, value in (usual | dict(values)).items()}
+    return texts_of(SimulationConfig.from_dict(values).to_dict())
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+def texts_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """The text of every field of the form for a configuration in its canonical form."""
+    texts = {}
+    for name, value in values.items():
+        if name not in CHOICES:
+            texts[name] = as_text(value)
+            continue
+        texts[name] = value["kind"]
+        for kind in kinds.family(CHOICES[name]).values():
+            for each, parameter in kind.parameters.items():
+                found = value.get(each, parameter.default) if kind.name == value["kind"] else parameter.default
+                texts[f"{name}.{kind.name}.{each}"] = as_text(parameter.plain(found))
+    return texts
 
 
 def as_text(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, Mapping):
-        return "\n".join(_behaviour_text(client, given) for client, given in value.items())
+        return "\n".join(f"{client}: {wording.in_words(given)}" for client, given in value.items())
+    if isinstance(value, list):
+        return (
+            "\n".join(map(_share_text, value))
+            if value and isinstance(value[0], Mapping)
+            else ", ".join(map(str, value))
+        )
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else str(value)
 
 
-def _behaviour_text(client: Any, given: Mapping[str, Any]) -> str:
-    rest = [f"{name}={value:g}" for name, value in given.items() if name != "kind"]
-    return f"{client}: {' '.join([given['kind'], *rest])}"
+def _share_text(entry: Mapping[str, Any]) -> str:
+    return f"{entry['share']:g} {wording.in_words({name: each for name, each in entry.items() if name != 'share'})}"
 
 
 def parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values for SimulationConfig, and errors of texts that are no value at all."""
+    """Values for SimulationConfig, and errors of texts that are no value at all, by the form's field."""
     values: dict[str, Any] = {}
     errors = {}
-    for name, text in texts.items():
+    for name in FIELDS:
+        text = texts[name]
         try:
-            values[name] = _value(name, text)
+            if name == "behaviours":
+                values[name] = parse_behaviours(text)
+            elif name == "population":
+                values[name] = parse_population(text)
+            elif name not in CHOICES:
+                values[name] = _value(FIELDS[name].metadata["parameter"], text)
+            elif text not in kinds.family(CHOICES[name]):
+                values[name] = text
+            else:
+                values[name] = {"kind": text}
+                for each, parameter in kinds.family(CHOICES[name])[text].parameters.items():
+                    full = f"{name}.{text}.{each}"
+                    try:
+                        values[name][each] = _value(parameter, texts[full])
+                    except ValueError as error:
+                        errors[full] = str(error)
         except ValueError as error:
             errors[name] = str(error)
     return values, errors
 
 
-def _value(name: str, text: str) -> Any:
-    kind = str(FIELDS[name].type)
-    if name == "behaviours":
-        return parse_behaviours(text)
-    if kind.endswith("| None") and not text.strip():
-        return None
-    if kind.startswith(("int", "float")):
-        return number(text)
+def _value(parameter: Parameter, text: str) -> Any:
+    """What a text stands for, as far as its type goes."""
+    if parameter.type in ("number", "whole"):
+        return None if parameter.is_optional and not text.strip() else number(text)
+    if parameter.type == "flag":
+        return {"true": True, "false": False}.get(text.strip(), text)
     return text
 
 
@@ -201,6 +293,24 @@ def parse_behaviours(text: str) -> dict[str, dict[str, Any]]:
     return behaviours
 
 
+def parse_population(text: str) -> list[dict[str, Any]]:
+    """'0.2 label_flip fraction=0.5' and '20% free_rider', one share a line. ValueError names the line."""
+    entries = []
+    for place, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        match = SHARE_LINE.fullmatch(line[:200])
+        if match is None or not match["kind"].strip():
+            raise ValueError(f"line {place}: expected a share and a behaviour, as in 20% free_rider")
+        try:
+            share = number(match["share"].replace("%", "")) / (100 if "%" in match["share"] else 1)
+        except ValueError as error:
+            raise ValueError(f"line {place}: {error}") from None
+        parameters = {name: _parameter(value) for name, value in PARAMETER.findall(match["parameters"])}
+        entries.append({"share": share, "kind": "_".join(match["kind"].split()), **parameters})
+    return entries
+
+
 def _parameter(text: str) -> Any:
     try:
         return number(text)
@@ -208,15 +318,12 @@ def _parameter(text: str) -> Any:
         return text  # SimulationConfig says what is wrong with it
 
 
-def behaviours_help(help: str) -> str:
-    kinds = "; ".join(" ".join([kind, *_examples(parameters)]) for kind, parameters in BEHAVIOURS.items())
-    return f"{help}. One line for each, as in 3: free_rider. There are: {kinds}"
-
-
-def _examples(parameters: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={parameter.default:g}" for name, parameter in parameters.items()]
-
-
-def _newlines(text: str) -> str:
-    """A browser sends the lines of a text area with carriage returns."""
-    return text.replace("\r\n", "\n")
+def lines_help(name: str, help: str) -> str:
+    """With an example and what there is."""
+    there = "; ".join(
+        " ".join([kind.name, *(f"{each}={parameter.default:g}" for each, parameter in kind.parameters.items())])
+        for kind in kinds.family("behaviour").values()
+        if kind.name != "honest"
+    )
+    example = "3: free_rider" if name == "behaviours" else "20% free_rider"
+    return f"{help}. One line for each, as in {example}; from_round and to_round bound it. There are: {there}"

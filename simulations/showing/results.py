@@ -8,9 +8,9 @@ from typing import Any
 
 from django.db import connection
 
-from simulations.config import in_todays_words
 from simulations.models import Contribution, Simulation
 from simulations.running import events, lifecycle
+from simulations.showing import wording
 from simulations.showing.stream import event_json, timestamp
 from training.config import SCHEME
 from training.figures import worse
@@ -35,7 +35,7 @@ def record(simulation: Simulation) -> dict[str, Any]:
         "num_clients": simulation.num_clients,
         "fraction_fit": simulation.fraction_fit,
         "dataset": simulation.dataset,
-        "model": simulation.config["model"],
+        "model": wording.model(simulation),
         "rounds_done": simulation.rounds_done,
         "loss": simulation.loss,
         "accuracy": simulation.accuracy,
@@ -56,7 +56,7 @@ def of_simulation(simulation: Simulation, *, most_rounds: int | None = None, mos
     return record(simulation) | {
         "config": simulation.config,
         "scheme": simulation.scheme,
-        "game": in_todays_words(simulation.config, simulation.scheme)["game"],
+        "game": simulation.configuration["game"],
         "manifests": simulation.manifests,
         "rounds": rounds(simulation, most=most_rounds, most_of_cohort=most_of_cohort),
         "clients": [

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from functools import partial
 
 from django.core.paginator import Page, Paginator
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
+import kinds
 from incentives.models import Transfer
 from incentives.views import pieces
 from simulations import owners
@@ -20,7 +21,8 @@ from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulat
 from simulations.running import lifecycle
 from simulations.showing import fragments, results, stream, wording
 from simulations.showing.forms import StartForm
-from training.config import DATASETS, MODELS, ConfigError
+from training.catalogue import DATASETS
+from training.config import ConfigError
 
 RECENT = 10
 PAGE_ROWS = 50
@@ -138,14 +140,15 @@ def _refused(request: HttpRequest, form: StartForm, message: str, status: int) -
 def simulation_list(request: HttpRequest) -> HttpResponse:
     archived = request.GET.get("archived") == "1"
     found = owners.seen_by(request.user).filter(archived=archived)
-    filters = {"status": Status.values, "dataset": ["auto", *DATASETS], "model": MODELS}
+    filters = {"status": Status.values, "dataset": ["auto", *DATASETS], "model": list(kinds.family("model"))}
     chosen = {name: request.GET.get(name, "") for name in filters if request.GET.get(name) in filters[name]}
     for name, value in chosen.items():
-        found = found.filter(**{"config__model" if name == "model" else name: value})
+        of_model = Q(config__model=value) | Q(config__model__kind=value)  # older records hold the name alone
+        found = found.filter(of_model if name == "model" else Q(**{name: value}))
     sort = request.GET.get("sort") if request.GET.get("sort") in SORTS else "newest"
     page = Paginator(found.order_by(*SORTS[sort]), PAGE_ROWS).get_page(request.GET.get("page"))
     selects = [
-        {"name": name, "label": label, "choices": [(value, wording.short(value)) for value in filters[name]]}
+        {"name": name, "label": label, "choices": [(value, wording.short(value, name)) for value in filters[name]]}
         for name, label in (("status", "Status"), ("dataset", "Data"), ("model", "Model"))
     ]
     context = {"page": page, "rows": _rows(page), "selects": selects, "chosen": chosen, "sort": sort, "sorts": SORTS}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from simulations.config import AVERAGED, FIELDS, NO_GAME, in_todays_words
+import kinds
+from simulations.config import CHOICES, FIELDS, kind_in
 from simulations.models import Simulation
 from simulations.running import manifest
-from training.config import BEHAVIOURS, DATASETS
 
 LABELS = {
     "num_clients": "Clients",
@@ -17,6 +18,11 @@ LABELS = {
     "behaviours": "Behaviours",
     "dataset": "Data set",
     "partition": "Split of the data",
+    "population": "Population",
+    "data_seed": "Seed of the split",
+    "sampler": "Sampled",
+    "include": "Only these clients",
+    "exclude": "Never these clients",
     "alpha": "Dirichlet alpha",
     "labels_per_client": "Shards per client",
     "validation_size": "Held-out examples",
@@ -35,69 +41,59 @@ LABELS = {
     "game": "Contributions to the model of",
     "utility_weights": "Weights in a coalition",
     "pool": "Pool of a round",
-    "pool_tokens": "Tokens a round",
+    "tokens": "Tokens a round",
     "scaling_factor": "Tokens per unit of loss",
     "backend": "Runs on",
 }
-CHOICES = {
-    **{name: info.label for name, info in DATASETS.items()},
-    "auto": "automatic",
-    "mlp": "MLP, one hidden layer",
-    "2nn": "2NN, two hidden layers",
-    "cnn": "CNN, two convolutions",
-    "logistic": "logistic regression",
-    "iid": "even (IID)",
-    "dirichlet": "Dirichlet",
-    "pathological": "sorted shards",
-    "quantity": "uneven sizes",
-    "fedavg": "FedAvg",
-    "fedavgm": "FedAvgM, server momentum",
-    "fedadam": "FedAdam",
-    "fedprox": "FedProx",
-    "median": "coordinate-wise median",
-    "multi_krum": "multi-Krum",
-    "shapley": "Shapley, exact",
-    "leave_one_out": "leave one out",
-    "none": "not measured",
-    "fixed": "fixed",
-    "improvement": "improvement on the best so far",
-    "cpu": "CPU",
-    "ray": "a Ray cluster",
+SHORT = {  # where a line has little room
+    **{"mlp": "MLP", "2nn": "2NN", "cnn": "CNN", "logistic": "logistic", "iid": "IID", "shapley": "Shapley"},
+    **{"fedavgm": "FedAvgM", "median": "median", "cpu": "CPU", "ray": "a Ray cluster"},
 }
-SHORT = CHOICES | {"mlp": "MLP", "2nn": "2NN", "cnn": "CNN", "logistic": "logistic", "iid": "IID", "shapley": "Shapley"}
-SHORT |= {"fedavgm": "FedAvgM", "median": "median"}
 
 
 def label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " ").capitalize())
 
 
-def choice(value: str) -> str:
-    return CHOICES.get(value, value.replace("_", " "))
+def kind(family: str, name: str) -> str:
+    """A kind as a person reads it; of a plug-in, its own label with its id."""
+    found = kinds.family(family).get(name)
+    if found is None:
+        return name
+    return f"{found.label} ({name})" if "/" in name else found.label
 
 
-def short(value: str) -> str:
-    return SHORT.get(value, value.replace("_", " "))
+def short(value: str, family: str = "") -> str:
+    """In a line that has little room."""
+    if value in SHORT or family not in kinds.FAMILIES or "/" in value:
+        return SHORT.get(value, value.replace("_", " "))
+    return kind(family, value)
 
 
 def facts(simulation: Simulation) -> list[str]:
     """What was trained, by whom, on what; one line."""
-    config = simulation.config
-    split = short(config["partition"])
-    if config["partition"] in ("dirichlet", "quantity"):
-        split = f"{split} {config['alpha']:g}"
+    config = simulation.configuration
+    partition = config["partition"]
+    split = short(partition["kind"], "partition")
+    if "alpha" in partition:
+        split = f"{split} {partition['alpha']:g}"
     return [
         data_and_model(simulation),
         f"{clients(simulation)}, {split}",
-        short(config["strategy"]),
+        short(config["strategy"]["kind"], "strategy"),
         rule(simulation),
         f"seed {config['seed']}",
     ]
 
 
 def data_and_model(simulation: Simulation) -> str:
-    data = "data not chosen yet" if simulation.dataset == "auto" else short(simulation.dataset)
-    return f"{data}, {short(simulation.config['model'])}"
+    data = "data not chosen yet" if simulation.dataset == "auto" else short(simulation.dataset, "dataset")
+    return f"{data}, {short(model(simulation), 'model')}"
+
+
+def model(simulation: Simulation) -> str:
+    """The kind's name."""
+    return kind_in(simulation.config, "model")
 
 
 def clients(simulation: Simulation) -> str:
@@ -110,46 +106,70 @@ def clients(simulation: Simulation) -> str:
 
 
 def dishonest(simulation: Simulation) -> int:
-    return len(simulation.config["behaviours"])
+    """How many clients do not play fair, of those that are named or drawn."""
+    config = simulation.configuration
+    drawn = sum(round(entry["share"] * simulation.num_clients) for entry in config["population"])
+    return len(config["behaviours"]) + drawn
 
 
 def rule(simulation: Simulation) -> str:
     """How contributions are measured and paid."""
-    config = simulation.config
-    if config["valuation"] == "none":
+    config = simulation.configuration
+    if config["valuation"]["kind"] == "none":
         return "nothing measured or paid"
-    return f"{short(config['valuation'])}, {short(config['reward_rule'])}"
+    return f"{short(config['valuation']['kind'], 'valuation')}, {short(config['reward_rule']['kind'], 'rule')}"
 
 
 def game_note(simulation: Simulation) -> str:
     """By whose model contributions are measured, where that is not the one that the server made."""
-    config = simulation.config
-    if config["strategy"] in AVERAGED or config["valuation"] in NO_GAME:
+    config = simulation.configuration
+    strategy = kinds.family("strategy").get(config["strategy"]["kind"])
+    valuation = kinds.family("valuation").get(config["valuation"]["kind"])
+    if (strategy and "averaged" in strategy.traits) or (valuation and "no_game" in valuation.traits):
         return ""
-    return f"to the model of plain federated averaging, not to that of {short(config['strategy'])}"
+    name = short(config["strategy"]["kind"], "strategy")
+    return f"to the model of plain federated averaging, not to that of {name}"
 
 
 def behaviour(simulation: Simulation, client: dict[str, Any]) -> dict[str, Any]:
     """What a client does, in words, with the parameters that are not the usual ones."""
-    kind = client["behaviour"]
+    name = client["behaviour"]
     given = simulation.config["behaviours"].get(str(client["number"]), {})
-    usual = BEHAVIOURS.get(kind, {})
-    odd = [f"{name} {given[name]:g}" for name in usual if given.get(name, usual[name].default) != usual[name].default]
-    return {"does": ", ".join([kind.replace("_", " "), *odd]), "dishonest": kind != "honest"}
+    found = kinds.family("behaviour").get(name)
+    usual = {each: parameter.default for each, parameter in found.parameters.items()} if found else {}
+    odd = [
+        f"{each.replace('_', ' ')} {_number(value)}"
+        for each, value in given.items()
+        if each not in ("kind", "source_sha256") and value != usual.get(each)
+    ]
+    return {"does": ", ".join([name.replace("_", " "), *odd]), "dishonest": name != "honest"}
 
 
 def configuration(simulation: Simulation) -> list[dict[str, Any]]:
-    """Every field with its value, in today's words, for the table on the page."""
-    meant = in_todays_words(simulation.config, simulation.scheme)
-    return [
-        {
-            "name": name,
-            "label": label(name),
-            "value": _shown(meant.get(name, field.default)),
-            "help": field.metadata["help"],
-        }
-        for name, field in FIELDS.items()
-    ]
+    """Every field with its value, in today's words, for the table on the page; below each choice the parameters of its
+    kind, and of no other."""
+    meant, rows = simulation.configuration, []
+    for name, field in FIELDS.items():
+        value = meant[name]
+        row = {"name": name, "label": label(name), "help": field.metadata["help"], "is_parameter": False}
+        if name not in CHOICES:
+            rows.append(row | {"value": _shown(value)})
+            continue
+        found = kinds.family(CHOICES[name]).get(value["kind"])
+        rows.append(row | {"value": kind(CHOICES[name], value["kind"]), "help": found.help if found else row["help"]})
+        usual = found.parameters if found else {}
+        for parameter in {**usual, **{each: None for each in value if each != "kind"}}:
+            known = usual.get(parameter)
+            rows.append(
+                {
+                    "name": f"{name}.{parameter}",
+                    "label": label(parameter),
+                    "value": _shown(value.get(parameter, known.default if known else None)),
+                    "help": known.help if known else "",
+                    "is_parameter": True,
+                }
+            )
+    return rows
 
 
 def machines(simulation: Simulation) -> list[str]:
@@ -161,10 +181,17 @@ def machines(simulation: Simulation) -> list[str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return "; ".join(_behaviour_line(client, given) for client, given in value.items()) or "all honest"
+        return "; ".join(f"{client}: {in_words(given)}" for client, given in value.items()) or "all honest"
+    if isinstance(value, list | tuple):
+        return "; ".join(in_words(each) if isinstance(each, dict) else str(each) for each in value) or "none"
     return "default" if value is None else str(value)
 
 
-def _behaviour_line(client: str, given: dict[str, Any]) -> str:
-    rest = [f"{name}={value:g}" for name, value in given.items() if name != "kind"]
-    return f"{client}: {' '.join([given['kind'], *rest])}"
+def in_words(given: Mapping[str, Any]) -> str:
+    """A behaviour or a share of a population as one types it: 'label_flip fraction=0.5'."""
+    rest = [f"{name}={_number(value)}" for name, value in given.items() if name not in ("kind", "source_sha256")]
+    return " ".join([given["kind"], *rest])
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from simulations.config import SimulationConfig
+from simulations.config import CHOICES, FIRST_DEFAULTS, FIRST_FIELDS, SimulationConfig
 from simulations.models import Origin, Simulation
 from simulations.running import lifecycle, worker
 from simulations.running.engine import simulate
@@ -24,6 +24,18 @@ FIELDS = {
 
 def config(**fields) -> SimulationConfig:
     return SimulationConfig.from_dict(FIELDS | fields)
+
+
+def first_record(config: SimulationConfig) -> dict:
+    """As the first release would have kept it: every one of its fields, flat."""
+    values = config.to_dict()
+    flat = {name: values[name]["kind"] if name in CHOICES else values[name] for name in values}
+    given = {
+        name: values[of_choice][parameter]
+        for name, (of_choice, parameter) in SimulationConfig.FLAT.items()
+        if parameter in values[of_choice]
+    }
+    return {name: (FIRST_DEFAULTS | flat | given)[name] for name in FIRST_FIELDS}
 
 
 @cache

@@ -5,6 +5,7 @@ import json
 import pytest
 from django.db.models import Model
 
+from simulations.config import SimulationConfig
 from simulations.models import Event, Simulation
 from simulations.origins import may_start_by_get
 from simulations.running import lifecycle
@@ -317,7 +318,12 @@ def test_login_access_wants_the_csrf_token(django_user_model, settings):
 def test_the_document_describes_every_field(client):
     document = client.get("/api/openapi.json").json()
     body = document["paths"]["/api/simulations/"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(body["properties"]) == set(config().to_dict())
+    assert set(body["properties"]) == {*config().to_dict(), *SimulationConfig.FLAT}
+    either = body["properties"]["strategy"]["oneOf"]
+    assert "fedadam" in either[0]["enum"]
+    (adam,) = [kind for kind in either[1]["oneOf"] if kind["properties"]["kind"] == {"const": "fedadam"}]
+    assert adam["properties"]["server_lr"]["default"] == 0.03
+    assert not adam["additionalProperties"]
     assert body["properties"]["num_rounds"]["maximum"] == 10_000
     assert client.get("/api/docs").status_code == 200
 

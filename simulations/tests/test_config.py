@@ -1,10 +1,12 @@
 """The configuration: defaults, bounds, what fits together, and the hash."""
 
+import dataclasses
 import json
+from collections import Counter
 
 import pytest
 
-from simulations.config import FIELDS, FIRST_FIELDS, PRESETS, SimulationConfig, renewed
+from simulations.config import CHOICES, FIELDS, FIRST_FIELDS, PRESETS, SimulationConfig, renewed
 from training.config import ConfigError
 
 
@@ -15,7 +17,7 @@ def errors(**fields) -> dict[str, str]:
 
 
 def test_it_has_the_documented_defaults():
-    config = SimulationConfig()
+    config = SimulationConfig.of()
     assert (config.num_clients, config.num_rounds, config.fraction_fit, config.min_available_clients) == (
         10,
         10,
@@ -29,12 +31,18 @@ def test_it_has_the_documented_defaults():
         0,
         0,
     )
-    assert (config.dataset, config.model, config.partition, config.strategy) == ("auto", "mlp", "iid", "fedavg")
-    assert (config.valuation, config.utility, config.utility_weights) == ("auto", "loss", "fixed")
-    assert (config.reward_rule, config.pool, config.pool_tokens, config.scaling_factor) == (
-        *("proportional", "improvement"),
-        *(10.0, 10.0),
-    )
+    chosen = {name: getattr(config, name).to_dict() for name in CHOICES}
+    assert chosen == {
+        "dataset": {"kind": "auto"},
+        "partition": {"kind": "iid"},
+        "model": {"kind": "mlp"},
+        "sampler": {"kind": "uniform"},
+        "strategy": {"kind": "fedavg"},
+        "valuation": {"kind": "auto"},
+        "pool": {"kind": "improvement", "scaling_factor": 10.0},
+        "reward_rule": {"kind": "proportional"},
+    }
+    assert (config.utility, config.utility_weights) == ("loss", "fixed")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +73,10 @@ def test_it_names_every_bad_field_at_once():
         ({"x": {"kind": "free_rider"}}, "client number"),
         ({"11": {"kind": "free_rider"}}, "client 11 does not exist"),
         ({"1": {"kind": "thief"}}, "thief"),
-        ({"1": "free_rider"}, "client 1"),
+        ({"1": 7}, "client 1"),
+        ({"1": {"kind": "free_rider", "from_round": 0}}, "from_round"),
+        ({"1": {"kind": "free_rider", "from_round": 4, "to_round": 3}}, "to_round 3 is before"),
+        ({"1": {"kind": "free_rider", "source_sha256": "0"}}, "source_sha256"),
         ({"1": {"kind": "free_rider", "fraction": 1}}, "fraction"),
         ({"1": {"kind": "label_flip", "fraction": 1.1}}, "fraction"),
         ({"1": {"kind": "label_flip", "fraction": "half"}}, "fraction"),
@@ -82,7 +93,7 @@ def test_it_refuses_what_does_not_fit_together():
     assert "valuation" in errors(num_clients=17, valuation="shapley")
     assert "num_clients" in errors(dataset="digits", num_clients=1295)  # 1,437 less the 143 held out leave 1,294
     assert SimulationConfig.from_dict({"dataset": "digits", "num_clients": 1294}).num_clients == 1294
-    assert "labels_per_client" in errors(dataset="digits", partition="pathological", num_clients=700)
+    assert "partition.labels_per_client" in errors(dataset="digits", partition="pathological", num_clients=700)
 
 
 @pytest.mark.parametrize(
@@ -90,22 +101,22 @@ def test_it_refuses_what_does_not_fit_together():
     [(10, 1.0, 2, 10), (10, 0.5, 2, 5), (10, 0.0, 2, 2), (1, 1.0, 2, 1), (100, 0.1, 20, 20)],
 )
 def test_it_sizes_the_cohort(clients, share, fewest, cohort):
-    config = SimulationConfig(num_clients=clients, fraction_fit=share, min_available_clients=fewest)
+    config = SimulationConfig.of(num_clients=clients, fraction_fit=share, min_available_clients=fewest)
     assert config.cohort_size == cohort
 
 
 def test_it_resolves_all_that_is_automatic():
-    config = SimulationConfig().resolved("mnist")
-    assert (config.dataset, config.validation_size, config.valuation) == ("mnist", 1000, "shapley")
-    assert SimulationConfig().resolved("digits").validation_size == 143
-    assert SimulationConfig(model="cnn").resolved("mnist").valuation == "leave_one_out"
-    assert SimulationConfig(num_clients=11).resolved("mnist").valuation == "leave_one_out"
-    assert SimulationConfig(valuation="equal").resolved("mnist").valuation == "equal"
+    config = SimulationConfig.of().resolved("mnist")
+    assert (config.dataset.kind, config.validation_size, config.valuation.kind) == ("mnist", 1000, "shapley")
+    assert SimulationConfig.of().resolved("digits").validation_size == 143
+    assert SimulationConfig.of(model="cnn").resolved("mnist").valuation.kind == "leave_one_out"
+    assert SimulationConfig.of(num_clients=11).resolved("mnist").valuation.kind == "leave_one_out"
+    assert SimulationConfig.of(valuation="equal").resolved("mnist").valuation.kind == "equal"
 
 
 def test_it_checks_again_when_the_data_set_is_known():
     with pytest.raises(ConfigError, match="num_clients"):
-        SimulationConfig(num_clients=2000).resolved("digits")
+        SimulationConfig.of(num_clients=2000).resolved("digits")
 
 
 def test_equal_meanings_have_equal_hashes():
@@ -122,7 +133,7 @@ def test_equal_meanings_have_equal_hashes():
     [
         ({}, "5492ac2d2d2443029d7575f09a191b176781dce927b92e8f8b0ee9f484f743f6"),
         (
-            {"strategy": "fedadam", "server_lr": 0.1, "alpha": 3.0, "device": "cpu"},
+            {"strategy": "fedadam", "server_lr": 0.1, "alpha": 0.5, "device": "cpu"},
             "16ce9ebd1b59b2b3fb50cc1cc4e842dc032fe7c26463b64c7d77a3972645db7e",
         ),
         (
@@ -148,29 +159,31 @@ def test_the_first_schemes_hash_is_for_ever():
 
 
 def test_the_hash_covers_kinds_with_their_own_parameters_alone():
-    assert SimulationConfig(alpha=3.0, tau=1.0, proximal_mu=1.0).hashed() == {"scheme": 2}
-    adam = SimulationConfig(strategy="fedadam", server_lr=0.03, tau=1.0, server_momentum=0.5)
+    assert SimulationConfig.of().hashed() == {"scheme": 2}
+    unread = {"alpha": 3.0, "tau": 1.0, "proximal_mu": 1.0}  # as rows of this scheme held them while fields were flat
+    assert SimulationConfig.from_record(unread, 2).hashed() == {"scheme": 2}
+    adam = SimulationConfig.of(strategy="fedadam", server_lr=0.03, tau=1.0)
     assert adam.hashed() == {"scheme": 2, "strategy": {"kind": "fedadam", "tau": 1.0}}
-    fixed = SimulationConfig(pool="fixed", pool_tokens=2, scaling_factor=3.0, partition="pathological")
+    fixed = SimulationConfig.of(pool="fixed", pool_tokens=2, partition="pathological")
     assert fixed.hashed() == {
         "scheme": 2,
         "pool": {"kind": "fixed", "tokens": 2.0},
         "partition": {"kind": "pathological"},
     }
-    assert SimulationConfig(scaling_factor=3.0).hashed()["pool"] == {"kind": "improvement", "scaling_factor": 3.0}
-    flip = SimulationConfig(
+    assert SimulationConfig.of(scaling_factor=3.0).hashed()["pool"] == {"kind": "improvement", "scaling_factor": 3.0}
+    flip = SimulationConfig.of(
         behaviours={3: {"kind": "label_flip", "fraction": 1.0}, 4: {"kind": "sign_flip", "scale": 2}}
     )
     assert flip.hashed()["behaviours"] == {"3": {"kind": "label_flip"}, "4": {"kind": "sign_flip", "scale": 2.0}}
-    assert SimulationConfig(dataset="digits", validation_size=143).hashed() == {
+    assert SimulationConfig.of(dataset="digits", validation_size=143).hashed() == {
         "scheme": 2,
         "dataset": {"kind": "digits"},
     }
-    assert SimulationConfig(device="cuda").hashed() == {"scheme": 2, "device": "cuda"}
+    assert SimulationConfig.of(device="cuda").hashed() == {"scheme": 2, "device": "cuda"}
 
 
 def test_loss_improvement_is_measured_and_recorded_with_renormalised_weights():
-    assert SimulationConfig(valuation="loss_improvement").resolved("digits").utility_weights == "renormalised"
+    assert SimulationConfig.of(valuation="loss_improvement").resolved("digits").utility_weights == "renormalised"
     old = SimulationConfig.from_record({"valuation": "loss_improvement"}, 1).resolved("digits")
     assert (old.utility_weights, old.weights_in_use) == ("fixed", "renormalised")
 
@@ -188,7 +201,7 @@ def test_a_scheme_is_not_asked_for():
 
 def test_a_record_of_the_first_scheme_is_repeated_with_its_meaning():
     config, changed = renewed(SimulationConfig.from_record({}, 1).to_dict(), 1)
-    assert (config.pool, config.game, config.scheme, changed) == ("improvement_each_round", "fedavg", 2, [])
+    assert (config.pool.kind, config.game, config.scheme, changed) == ("improvement_each_round", "fedavg", 2, [])
     silent = {"behaviours": {"1": {"kind": "free_rider"}}, "strategy": "median", "utility_weights": "renormalised"}
     config, changed = renewed(SimulationConfig.from_record(silent, 1).to_dict(), 1)
     assert [sentence.partition(":")[0] for sentence in changed] == ["strategy", "valuation"]
@@ -196,7 +209,7 @@ def test_a_record_of_the_first_scheme_is_repeated_with_its_meaning():
 
 
 def test_the_hash_covers_every_field_but_where_it_runs():
-    usual = SimulationConfig().sha256()
+    usual = SimulationConfig.of().sha256()
     other = {
         "num_clients": 9,
         "dataset": "digits",
@@ -205,9 +218,75 @@ def test_the_hash_covers_every_field_but_where_it_runs():
         "pool": "fixed",
     }
     assert len({usual, *(SimulationConfig.from_dict({name: value}).sha256() for name, value in other.items())}) == 6
-    assert SimulationConfig(backend="sequential").sha256() == usual
-    assert len({usual, SimulationConfig(device="cuda").sha256(), SimulationConfig(device="mps").sha256()}) == 3
-    assert SimulationConfig(device="cuda", precision="tf32").sha256() != SimulationConfig(device="cuda").sha256()
+    assert SimulationConfig.of(backend="sequential").sha256() == usual
+    assert len({usual, SimulationConfig.of(device="cuda").sha256(), SimulationConfig.of(device="mps").sha256()}) == 3
+    assert SimulationConfig.of(device="cuda", precision="tf32").sha256() != SimulationConfig.of(device="cuda").sha256()
+
+
+def test_flat_names_are_shorthand_and_one_that_is_not_read_is_an_error():
+    flat = SimulationConfig.from_dict({"strategy": "fedprox", "proximal_mu": 0.3, "pool": "fixed", "pool_tokens": 2})
+    nested = {"strategy": {"kind": "fedprox", "proximal_mu": 0.3}, "pool": {"kind": "fixed", "tokens": 2.0}}
+    assert flat == SimulationConfig.from_dict(nested)
+    assert SimulationConfig.from_dict({"server_lr": None, "strategy": "fedavgm"}).strategy["server_lr"] == 1.0
+    assert errors(alpha=3.0) == {"alpha": "iid has no 'alpha'"}
+    assert errors(strategy="fedprox", server_lr=1.0) == {"server_lr": "fedprox has no 'server_lr'; it has proximal_mu"}
+    assert errors(strategy={"kind": "fedprox", "proximal_mu": 1}, proximal_mu=2) == {
+        "proximal_mu": "is given twice, here and in strategy"
+    }
+    assert errors(alpha=3.0, lr=0).keys() == {"alpha", "lr"}
+
+
+def test_a_record_of_the_first_version_can_be_sent_again():
+    record = SimulationConfig.from_record({"strategy": "fedprox", "seed": 4}, 1).to_dict()
+    assert SimulationConfig.from_dict(record).hashed() == {"scheme": 2, "strategy": {"kind": "fedprox"}, "seed": 4}
+    with pytest.raises(ConfigError, match=r"^alpha: iid has no 'alpha'; labels_per_client: iid"):
+        SimulationConfig.from_dict(record, drops=None)
+
+
+def test_a_source_hash_is_refused_in_input():
+    given = {"kind": "fedavg", "source_sha256": "0" * 64}
+    assert list(errors(strategy=given)) == ["strategy.source_sha256"]
+    assert list(errors(population=[{"share": 0.5, "kind": "free_rider", "source_sha256": "0"}])) == ["population"]
+
+
+def test_a_population_is_drawn_by_the_seed_and_resolved_into_behaviours():
+    fields = {
+        "num_clients": 20,
+        "behaviours": {"1": {"kind": "dropout"}},
+        "population": [
+            {"share": 0.3, "kind": "label_flip", "fraction": 0.5, "from_round": 3},
+            {"share": 0.1, "kind": "free_rider"},
+        ],
+    }
+    config = SimulationConfig.from_dict(fields)
+    drawn = config.resolved("digits")
+    assert drawn.population == ()
+    assert Counter(given["kind"] for given in drawn.behaviours.values()) == {
+        "dropout": 1,
+        "label_flip": 6,
+        "free_rider": 2,
+    }
+    flip = next(given for given in drawn.behaviours.values() if given["kind"] == "label_flip")
+    assert flip == {"kind": "label_flip", "fraction": 0.5, "from_round": 3}
+    assert drawn.resolved("digits") == drawn == SimulationConfig.from_dict(fields).resolved("digits")
+    assert dataclasses.replace(config, seed=1).resolved("digits").behaviours.keys() != drawn.behaviours.keys()
+    assert (
+        "sum to 1.1"
+        in errors(population=[{"share": 0.6, "kind": "free_rider"}, {"share": 0.5, "kind": "dropout"}])["population"]
+    )
+
+
+def test_the_seed_of_the_split_is_hashed_where_it_is_another():
+    assert SimulationConfig.of(seed=3, data_seed=3).hashed() == {"scheme": 2, "seed": 3}
+    assert SimulationConfig.of(seed=3, data_seed=4).hashed() == {"scheme": 2, "seed": 3, "data_seed": 4}
+
+
+def test_a_listed_sampler_bounds_the_cohort():
+    config = SimulationConfig.of(num_clients=20, sampler={"kind": "listed", "include": "1, 4-6", "exclude": [5]})
+    assert config.sampler["include"] == (1, 4, 5, 6)
+    assert config.cohort_size == 3
+    assert list(errors(sampler={"kind": "listed", "include": [11]})) == ["sampler.include"]
+    assert list(errors(sampler={"kind": "listed", "include": [1], "exclude": [1]})) == ["sampler"]
 
 
 def test_it_survives_json():
@@ -217,5 +296,5 @@ def test_it_survives_json():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_a_configuration(name):
-    assert set(PRESETS[name].values) <= set(FIELDS)
+    assert set(PRESETS[name].values) <= {*FIELDS, *SimulationConfig.FLAT}
     SimulationConfig.from_dict(PRESETS[name].values)

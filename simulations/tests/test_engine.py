@@ -16,10 +16,10 @@ import torch
 from fedsite.tests.machine import PROJECT
 from incentives.valuation import VALUATIONS, NotFinite
 from incentives.valuation.evidence import unpack
-from simulations.config import FIRST_FIELDS, SimulationConfig
+from simulations.config import SimulationConfig
 from simulations.running import events
-from simulations.running.engine import pool_of, simulate, valuer
-from simulations.tests.cast import NOWHERE, config, happened, rounds
+from simulations.running.engine import Economy, simulate
+from simulations.tests.cast import NOWHERE, config, first_record, happened, rounds
 from training.config import ConfigError
 from training.events import TrainingError
 from training.figures import figure
@@ -106,7 +106,7 @@ def test_who_sends_nothing_is_worth_nothing_by_every_valuation(valuation, weight
 
 def test_the_first_scheme_pays_for_silence():
     told = config(valuation="equal", num_rounds=1, utility_weights="renormalised", pool="fixed", pool_tokens=8)
-    old = SimulationConfig.from_record({n: v for n, v in told.to_dict().items() if n in FIRST_FIELDS}, 1)
+    old = SimulationConfig.from_record(first_record(told), 1)
     done = rounds(list(simulate(old, data_dir=NOWHERE)))[0]
     assert [part.reward_microtokens for part in done.clients] == [2_000_000] * 4
 
@@ -124,7 +124,7 @@ def test_ground_that_is_regained_is_paid_once():
             )
             for number in range(1, 6)
         ]
-        minted[pool] = sum(pool_of(config(pool=pool), trained) for trained in rounds_trained)
+        minted[pool] = sum(Economy(config(pool=pool), 0, {})._pool(trained) for trained in rounds_trained)
     assert minted == {"improvement": 10_000_000, "improvement_each_round": 26_000_000}
 
 
@@ -142,7 +142,7 @@ def test_the_best_loss_so_far_survives_a_kill_and_a_lost_checkpoint(tmp_path):
     whole = rounds(list(simulate(restless, data_dir=NOWHERE, checkpoint_dir=tmp_path)))
     assert whole[-1].validation_loss < min(done.validation_loss for done in whole[:-1])
     assert any(later.validation_loss > one.validation_loss for one, later in pairwise(whole))
-    kept = [(4, whole[3].checkpoint_sha256)]
+    kept = [(4, whole[3].checkpoint_sha256, {})]
     (tmp_path / "round-000005.pt").unlink()
     for checkpoints in (kept, []):
         rest = simulate(restless, data_dir=NOWHERE, checkpoint_dir=tmp_path, recorded_rounds=4, checkpoints=checkpoints)
@@ -197,9 +197,9 @@ def test_a_run_that_would_mint_more_than_there_is_names_round_and_field():
 
 
 def test_a_coalition_that_has_no_loss_is_named_with_its_clients():
-    game = SimpleNamespace(players=(2, 5), num_examples=(10, 10))
+    game = SimpleNamespace(cohort=(2, 5), players=(2, 5), num_examples=(10, 10))
     with pytest.raises(NotFinite, match="the updates of clients 5 together give a model whose loss is not finite"):
-        valuer(config().resolved("digits"))(Broken(**vars(game)))
+        Economy(config().resolved("digits"), 0, {}).value(Broken(**vars(game)))
 
 
 class Broken(SimpleNamespace):
@@ -255,7 +255,7 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path):
             data_dir=NOWHERE,
             checkpoint_dir=tmp_path,
             recorded_rounds=2,
-            checkpoints=[(2, second.checkpoint_sha256)],
+            checkpoints=[(2, second.checkpoint_sha256, second.economy_state)],
         )
     )
     assert [timeless(done) for done in rounds(rest)] == [timeless(rounds(whole)[2])]
@@ -263,7 +263,9 @@ def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path):
 
 def test_it_starts_again_without_its_checkpoint_and_tells_recorded_rounds_without_lines(tmp_path):
     rest = list(
-        simulate(config(), data_dir=NOWHERE, checkpoint_dir=tmp_path, recorded_rounds=2, checkpoints=[(2, "0" * 64)])
+        simulate(
+            config(), data_dir=NOWHERE, checkpoint_dir=tmp_path, recorded_rounds=2, checkpoints=[(2, "0" * 64, {})]
+        )
     )
     assert [done.weights_sha256 for done in rounds(rest)] == [done.weights_sha256 for done in rounds()]
     after_start = [event.kind for event in rest[rest.index(next(e for e in rest if e.kind == "started")) + 1 :]]
@@ -284,4 +286,4 @@ def test_a_run_that_diverges_says_so():
 
 def test_digits_are_too_few_for_many_clients():
     with pytest.raises(ConfigError, match="num_clients"):
-        list(simulate(SimulationConfig(num_clients=5000).resolved("mnist").resolved("digits"), data_dir=NOWHERE))
+        list(simulate(SimulationConfig.of(num_clients=5000).resolved("mnist").resolved("digits"), data_dir=NOWHERE))

@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+import kinds
 from fedsite.tests.machine import PROJECT
 from simulations import estimates
 from simulations.config import SimulationConfig
 from simulations.models import Simulation
 from simulations.running.trainer import Assignment
 from training import lines, networks
-from training.config import DATASETS, MODELS, ConfigError
+from training.catalogue import DATASETS
+from training.config import ConfigError
 from training.seeds import torch_generator
 
+MODELS = tuple(kinds.family("model"))
 # 1,400 updates of 0.22 MB that are all kept, and hardly any arithmetic.
 MANY = {
     "dataset": "digits",
@@ -57,7 +60,7 @@ def test_it_keeps_to_what_the_loop_does():
 )
 def test_it_refuses_what_no_machine_here_can_bear(values, field):
     with pytest.raises(ConfigError) as refused:
-        estimates.refuse_too_large(SimulationConfig(dataset="mnist", **values), 20 * estimates.GIGABYTE)
+        estimates.refuse_too_large(SimulationConfig.of(dataset="mnist", **values), 20 * estimates.GIGABYTE)
     assert [*refused.value.errors] == [field]
     assert "GB of memory, and 20.0 GB are allowed (FEDSITE_MAX_MEMORY)" in refused.value.errors[field]
 
@@ -71,16 +74,16 @@ def test_it_refuses_what_no_machine_here_can_bear(values, field):
     ],
 )
 def test_it_lets_others_in(values):
-    estimates.refuse_too_large(SimulationConfig(dataset="mnist", **values), 4 * estimates.GIGABYTE)
+    estimates.refuse_too_large(SimulationConfig.of(dataset="mnist", **values), 4 * estimates.GIGABYTE)
 
 
 def test_what_it_says_fits_does_fit():
-    config = SimulationConfig(dataset="mnist", model="cnn", num_clients=10_000)
+    config = SimulationConfig.of(dataset="mnist", model="cnn", num_clients=10_000)
     with pytest.raises(ConfigError) as refused:
         estimates.refuse_too_large(config, 20 * estimates.GIGABYTE)
     most = int(refused.value.errors["fraction_fit"].split("; some ")[1].split()[0].replace(",", ""))
     estimates.refuse_too_large(
-        SimulationConfig(dataset="mnist", model="cnn", num_clients=most), 20 * estimates.GIGABYTE
+        SimulationConfig.of(dataset="mnist", model="cnn", num_clients=most), 20 * estimates.GIGABYTE
     )
 
 
@@ -113,7 +116,7 @@ def test_the_shell_names_the_field():
 
 def trained(most_bytes=None, values=MANY, **options) -> tuple[dict, int]:
     """The last event of a trainer with a configuration of many updates, and its largest memory so far."""
-    config = SimulationConfig(**values).to_dict()
+    config = SimulationConfig.of(**values).to_dict()
     told = Assignment(config=config, data_dir=str(settings.FEDSITE_DATA_DIR), most_bytes=most_bytes)
     trainer = subprocess.Popen(
         [sys.executable, "-m", "simulations.running.trainer"],
@@ -142,7 +145,7 @@ def trained(most_bytes=None, values=MANY, **options) -> tuple[dict, int]:
 def test_a_run_takes_what_was_estimated():
     event, peak = trained()
     assert event["kind"] == "completed", event
-    estimated = estimates.memory(SimulationConfig(**MANY)).total
+    estimated = estimates.memory(SimulationConfig.of(**MANY)).total
     if peak:  # Linux tells
         assert 0.75 * peak < estimated < 1.25 * peak
 

@@ -6,7 +6,7 @@ import pytest
 from django.http import QueryDict
 
 from simulations.config import FIELDS, PRESETS, SimulationConfig
-from simulations.showing.forms import StartForm, as_text, parse_behaviours, preset_texts
+from simulations.showing.forms import StartForm, as_text, parse_behaviours, preset_texts, texts_of
 from training.config import ConfigError
 
 
@@ -23,23 +23,23 @@ def test_it_has_every_field_once():
 
 
 def test_it_starts_with_the_usual_configuration():
-    assert StartForm().config() == SimulationConfig()
+    assert StartForm().config() == SimulationConfig.of()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_applies_without_javascript(preset):
-    assert sent(preset=preset).config() == SimulationConfig(**PRESETS[preset].values)
+    assert sent(preset=preset).config() == SimulationConfig.of(**PRESETS[preset].values)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_filled_in_preset_is_the_same(preset):
     texts = {name: text.replace("\n", "\r\n") for name, text in preset_texts(preset).items()}
-    assert sent(**texts, preset=preset, filled=preset).config() == SimulationConfig(**PRESETS[preset].values)
+    assert sent(**texts, preset=preset, filled=preset).config() == SimulationConfig.of(**PRESETS[preset].values)
 
 
 def test_what_was_entered_by_hand_wins_over_the_preset():
     config = sent(preset="specialists", num_rounds="3").config()
-    assert (config.num_rounds, config.partition) == (3, "pathological")
+    assert (config.num_rounds, config.partition.kind) == (3, "pathological")
 
 
 def test_a_filled_in_field_may_be_put_back_to_the_usual():
@@ -49,7 +49,7 @@ def test_a_filled_in_field_may_be_put_back_to_the_usual():
 
 def test_a_changed_preset_leaves_nothing_of_the_one_before():
     config = sent(**preset_texts("free_rider"), preset="uneven", filled="free_rider").config()
-    assert config == SimulationConfig(**PRESETS["uneven"].values)
+    assert config == SimulationConfig.of(**PRESETS["uneven"].values)
 
 
 def test_the_browser_gets_what_each_preset_changes():
@@ -58,8 +58,42 @@ def test_the_browser_gets_what_each_preset_changes():
         assert texts == preset_texts(preset["name"])
 
 
+def test_parameters_are_read_of_the_chosen_kind_alone():
+    texts = {"strategy": "fedprox", "strategy.fedprox.proximal_mu": "0.3", "strategy.fedadam.tau": "much"}
+    assert sent(**texts).config() == SimulationConfig.of(strategy="fedprox", proximal_mu=0.3)
+    wrong = sent(
+        **texts | {"strategy.fedprox.proximal_mu": "-1", "partition": "quantity", "partition.quantity.alpha": ""}
+    )
+    assert wrong.config() is None
+    assert wrong.errors.keys() == {"strategy.fedprox.proximal_mu", "partition.quantity.alpha"}
+    field = next(each for group, fields in wrong.groups for each in fields if each.name == "strategy")
+    (chosen,) = [kind for kind in field.of_kinds if kind.is_chosen]
+    assert chosen.fields[0].error == wrong.errors["strategy.fedprox.proximal_mu"]
+
+
+def test_a_flat_name_that_the_chosen_kind_does_not_have_is_an_error():
+    assert StartForm(QueryDict("strategy=fedprox&proximal_mu=0.3")).config().strategy["proximal_mu"] == 0.3
+    form = sent(alpha="0.5")
+    assert form.config() is None
+    assert form.elsewhere == {"alpha": "iid has no 'alpha'"}
+
+
+def test_a_population_is_read_line_by_line():
+    text = "20% label flip fraction=0.5\r\n0.1 free_rider from_round=3\n"
+    entries = [
+        {"share": 0.2, "kind": "label_flip", "fraction": 0.5},
+        {"share": 0.1, "kind": "free_rider", "from_round": 3},
+    ]
+    config = sent(population=text).config()
+    assert config == SimulationConfig.of(population=entries)
+    assert sent(**texts_of(config.to_dict())).config() == config
+    form = sent(population="free_rider")
+    assert form.config() is None
+    assert form.errors == {"population": "line 1: expected a share and a behaviour, as in 20% free_rider"}
+
+
 def test_missing_fields_are_the_usual_ones():
-    assert StartForm(QueryDict("num_rounds=3")).config() == SimulationConfig(num_rounds=3)
+    assert StartForm(QueryDict("num_rounds=3")).config() == SimulationConfig.of(num_rounds=3)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +162,7 @@ def test_it_reads_behaviours_line_by_line():
 
 
 def test_behaviours_survive_the_way_through_text():
-    behaviours = SimulationConfig(
+    behaviours = SimulationConfig.of(
         behaviours={3: {"kind": "free_rider"}, 5: {"kind": "label_flip", "fraction": 0.3}}
     ).behaviours
-    assert SimulationConfig(behaviours=parse_behaviours(as_text(behaviours))).behaviours == behaviours
+    assert SimulationConfig.of(behaviours=parse_behaviours(as_text(behaviours))).behaviours == behaviours

@@ -38,7 +38,7 @@ async def first_round(trainer: Trainer) -> Round:
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_nothing_of_its_ray_outlives_a_trainer(tmp_path, end):
-    config = SimulationConfig(dataset="digits", num_clients=4, num_rounds=2, backend="ray")
+    config = SimulationConfig.of(dataset="digits", num_clients=4, num_rounds=2, backend="ray")
     trainer = await Trainer.start(Assignment(config=config.to_dict(), data_dir=str(tmp_path)))
     try:
         assert (await first_round(trainer)).round_number == 1

@@ -115,8 +115,8 @@ def test_later_options_win(site, tmp_path):
     assert (config["num_rounds"], config["lr"], config["partition"], config["model"]) == (
         2,
         0.3,
-        "dirichlet",
-        "logistic",
+        {"kind": "dirichlet", "alpha": 0.5},
+        {"kind": "logistic"},
     )
     assert config["behaviours"] == {"1": {"kind": "free_rider"}, "2": {"kind": "sign_flip", "scale": 2.0}}
 
@@ -186,7 +186,7 @@ def test_a_data_set_that_cannot_be_had_is_a_plain_failure(site, tmp_path):
 
 def test_automatic_digits_are_said_and_recorded(site, tmp_path):
     done = shell(site | {"FEDSITE_DATA_DIR": str(tmp_path)}, "run_simulation", "--num-rounds", "1", "--json")
-    assert json.loads(done.stdout)["config"]["dataset"] == "digits"
+    assert json.loads(done.stdout)["config"]["dataset"] == {"kind": "digits"}
     assert "digits" in done.stderr
 
 

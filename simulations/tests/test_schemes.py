@@ -11,7 +11,7 @@ from simulations.config import SimulationConfig
 from simulations.models import Origin, Simulation
 from simulations.running import lifecycle, manifest, worker
 from simulations.showing import results
-from simulations.tests.cast import claimed, config, happened, queued, recorded
+from simulations.tests.cast import claimed, config, first_record, happened, queued, recorded
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 MEDIAN = {"strategy": "median", "utility_weights": "renormalised"}  # with a free rider, as all of the cast's
@@ -19,7 +19,7 @@ MEDIAN = {"strategy": "median", "utility_weights": "renormalised"}  # with a fre
 
 def of_the_first_release(**fields) -> Simulation:
     """A row as that release left it waiting."""
-    values = SimulationConfig.from_record({**config(**fields).to_dict(), "game": "fedavg"}, 1).to_dict()
+    values = first_record(config(**fields))
     simulation = queued(**fields)
     Simulation.objects.filter(pk=simulation.pk).update(config=values, scheme=1)
     return Simulation.objects.get(pk=simulation.pk)
@@ -30,14 +30,15 @@ def test_a_row_that_waits_is_trained_under_its_scheme():
     old = of_the_first_release()
     told = worker.assignment_for(claimed(old))
     assert (told.scheme, told.config["pool"], "game" in told.config) == (1, "improvement", False)
-    assert SimulationConfig.from_record(told.config, told.scheme).pool_in_use == "improvement_each_round"
+    assert SimulationConfig.from_record(told.config, told.scheme).pool.kind == "improvement_each_round"
 
 
 def test_run_again_on_the_page_keeps_the_meaning_and_names_what_it_cannot():
     old = of_the_first_release(**MEDIAN)
     assert Browser(headers={"Origin": "http://testserver"}).post(f"/simulations/{old.pk}/again/").status_code == 302
     fresh = Simulation.objects.latest("pk")
-    assert (fresh.scheme, fresh.config["pool"], fresh.config["game"]) == (2, "improvement_each_round", "fedavg")
+    pool = fresh.config["pool"]["kind"]
+    assert (fresh.scheme, pool, fresh.config["game"]) == (2, "improvement_each_round", "fedavg")
     warnings = [event.message for event in fresh.events.all() if event.data.get("level") == "warning"]
     assert [warning.split(": ")[1] for warning in warnings] == ["strategy", "valuation"]
 
@@ -58,13 +59,13 @@ def test_the_admin_runs_again_with_the_meaning_too():
     browser = Browser()
     browser.force_login(get_user_model().objects.create_superuser("root"))
     browser.post("/admin/simulations/simulation/", {"action": "run_again", "_selected_action": [old.pk]})
-    assert Simulation.objects.latest("pk").config["pool"] == "improvement_each_round"
+    assert Simulation.objects.latest("pk").config["pool"]["kind"] == "improvement_each_round"
 
 
 def test_the_page_of_an_old_row_speaks_todays_words():
     old = of_the_first_release(**MEDIAN)
     html = Browser().get(f"/simulations/{old.pk}/").content.decode()
-    assert "improvement_each_round" in html
+    assert "improvement each round" in html
     assert "Queued by the first release" in html
     assert results.of_simulation(old)["game"] == "fedavg"
 
@@ -73,7 +74,7 @@ def test_the_page_says_to_whose_model_contributions_are():
     note = "to the model of plain federated averaging, not to that of median"
     simulation = recorded()
     assert note not in Browser().get(f"/simulations/{simulation.pk}/").content.decode()
-    Simulation.objects.filter(pk=simulation.pk).update(config=simulation.config | {"strategy": "median"})
+    Simulation.objects.filter(pk=simulation.pk).update(config=simulation.config | {"strategy": {"kind": "median"}})
     assert note in Browser().get(f"/simulations/{simulation.pk}/").content.decode()
 
 

@@ -55,7 +55,8 @@ def for_us_alone() -> dict[str, str]:
 
 
 def copy_of_our_code(folder: Path) -> str:
-    """The package `training` alone, which Ray takes to every node: none can have another version of it."""
-    package = Path(__file__).resolve().parents[1]
-    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    """The packages `training` and `kinds` alone, which Ray takes to every node: none can have another version."""
+    project = Path(__file__).resolve().parents[2]
+    for package in ("training", "kinds"):
+        shutil.copytree(project / package, folder / package, ignore=shutil.ignore_patterns("tests", "__pycache__"))
     return str(folder)

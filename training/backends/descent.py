@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training import strategies
 from training.backends.sequential import LOSS_BATCHES
 from training.clients import Task, Work
 from training.config import TrainingConfig
-from training.strategies import proximal_mu
 from training.thin import Thin
 
 
@@ -109,5 +109,5 @@ class Rule:
 
 
 def rule_of(config: TrainingConfig) -> Rule:
-    mu = proximal_mu(config)
+    mu = strategies.local(config).proximal_mu
     return Rule(lr=config.lr, momentum=config.momentum, pull=config.weight_decay + mu, mu=mu)

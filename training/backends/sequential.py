@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import networks
+from training import networks, strategies
 from training.clients import Task, Update, Work, work
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import TrainingError
-from training.strategies import proximal_mu
 
 LOSS_BATCHES = 10  # one batch alone is too noisy to compare with another
 
@@ -58,12 +57,13 @@ def _descend(
     parameters: list[Tensor] = list(network.parameters())
     start = _shaped(weights, parameters)
     correction = None if task.correction is None else _shaped(task.correction, parameters)
+    mu = strategies.local(config).proximal_mu
     momenta: list[Tensor] = []
     losses: list[Tensor] = []
     for batch in todo.batches:
         loss = F.cross_entropy(network(data.train_x[task.indices[batch]]), todo.labels[batch])
         gradients = list(torch.autograd.grad(loss, parameters))
-        hold_back(gradients, parameters, start, correction, proximal_mu(config))
+        hold_back(gradients, parameters, start, correction, mu)
         sgd_step(parameters, gradients, momenta, config)
         losses.append(loss.detach())
     return ends(torch.stack(losses))

@@ -91,13 +91,14 @@ class Card:
         sheet = self._sheet(cohort, round_number)
         clock = _Clock(self.device)
         weights = self._here(weights)
-        every = whole or self.config.strategy not in strategies.AVERAGING
+        every = whole or strategies.reads_each(self.config)
         crowd, norms, losses = (self._in_one_step if self._is_thin(sheet, every) else self._trained)(
             sheet, weights, every
         )
         state = {name: tensor.to(self.device) for name, tensor in strategy_state.items()}
-        aggregate = strategies.STRATEGIES[self.config.strategy]
-        joined, strategy_state = aggregate(weights, crowd, int(sheet.num_examples.sum()), dict(state), self.config)
+        joined, strategy_state = strategies.join(
+            self.config, weights, crowd, int(sheet.num_examples.sum()), dict(state)
+        )
         clock.tick()
         scores = self._scores(joined, test)
         clock.tick()

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
-from training.config import TrainingConfig
 from training.strategies.reading import StrategyState, moved, weighted_mean
 
 
@@ -17,7 +16,6 @@ def fedavg(
     updates: Iterable[Update] | Crowd,
     total_examples: int,
     state: StrategyState,
-    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """w + sum over the cohort of (n_i / n) delta_i (McMahan et al. 2017, algorithm 1). Keeps no state."""
     return moved(weights, weighted_mean(updates, weights, total_examples)), state
@@ -28,16 +26,12 @@ def fedprox(
     updates: Iterable[Update] | Crowd,
     total_examples: int,
     state: StrategyState,
-    config: TrainingConfig,
+    *,
+    proximal_mu: float,
 ) -> tuple[Tensor, StrategyState]:
     """FedAvg of clients that minimise F_i(w) + mu/2 |w - w_global|^2 (Li et al. 2020, equation 2).
 
-    The term is the clients' part: mu (w - w_global) in the gradient of every local step, see `proximal_mu`. The server
+    The term is the clients' part: mu (w - w_global) in the gradient of every local step, see `Local`. The server
     weighs by examples as FedAvg does, so that mu 0 is FedAvg; the paper samples by examples and weighs alike.
     """
-    return fedavg(weights, updates, total_examples, state, config)
-
-
-def proximal_mu(config: TrainingConfig) -> float:
-    """How strongly local training is pulled back to the global weights; 0.0 but under fedprox."""
-    return config.proximal_mu if config.strategy == "fedprox" else 0.0
+    return fedavg(weights, updates, total_examples, state)

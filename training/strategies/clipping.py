@@ -10,7 +10,6 @@ from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
-from training.config import TrainingConfig
 from training.strategies.reading import StrategyState, moved, sent
 
 
@@ -19,7 +18,8 @@ def centred_clipping(
     updates: Iterable[Update] | Crowd,
     total_examples: int,
     state: StrategyState,
-    config: TrainingConfig,
+    *,
+    clipping_norm: float | None,
 ) -> tuple[Tensor, StrategyState]:
     """v = v + mean of (x_i - v) min(1, r / |x_i - v|), w = w + v (centred clipping, Karimireddy et al. 2021).
 
@@ -27,11 +27,11 @@ def centred_clipping(
     The mean is over the updates that arrived; where there is none, weights and centre stay as they are.
     r = clipping_norm, or the median of the updates' norms |x_i|. With a huge r it is the plain mean.
     """
-    deltas = sent(updates, weights, config)
+    deltas = sent(updates)
     if not deltas:
         return weights, state
     centre = state.get("centre", torch.zeros_like(weights)).to(torch.float64)
-    radius = median(map(norm, deltas)) if config.clipping_norm is None else config.clipping_norm
+    radius = median(map(norm, deltas)) if clipping_norm is None else clipping_norm
     step = clipped_mean(deltas, centre, radius)
     return moved(weights, step), {"centre": step.to(torch.float32)}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
-from training.config import TrainingConfig
+from training.config import MOST_MALICIOUS
 from training.strategies.reading import StrategyState, guarded_against, moved, sent
 
 COLUMNS = 2**16  # weights that are sorted at a time, at most
@@ -21,7 +21,8 @@ def trimmed_mean(
     updates: Iterable[Update] | Crowd,
     total_examples: int,
     state: StrategyState,
-    config: TrainingConfig,
+    *,
+    num_malicious_clients: int | None,
 ) -> tuple[Tensor, StrategyState]:
     """Coordinate-wise trimmed mean (Yin et al. 2018, definition 2). Keeps no state.
 
@@ -29,10 +30,10 @@ def trimmed_mean(
     every client alike; b = num_malicious_clients, the paper's beta n, at most (n - 1) / 2. With b = 0 and clients of
     equal size this is FedAvg. Where nothing arrived the weights stay.
     """
-    deltas = sent(updates, weights, config)
+    deltas = sent(updates)
     if not deltas:
         return weights, state
-    cut = guarded_against(config, "trimmed_mean", len(deltas))
+    cut = guarded_against(num_malicious_clients, MOST_MALICIOUS["trimmed_mean"](len(deltas)), len(deltas))
     return moved(weights, middle_mean(deltas, cut)), state
 
 
@@ -41,14 +42,13 @@ def median(
     updates: Iterable[Update] | Crowd,
     total_examples: int,
     state: StrategyState,
-    config: TrainingConfig,
 ) -> tuple[Tensor, StrategyState]:
     """Coordinate-wise median (Yin et al. 2018, definition 1). Keeps no state.
 
     Of the values that arrived; of an even number it is the mean of the two in the middle. Where nothing arrived the
     weights stay.
     """
-    deltas = sent(updates, weights, config)
+    deltas = sent(updates)
     if not deltas:
         return weights, state
     return moved(weights, middle_mean(deltas, (len(deltas) - 1) // 2)), state

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
-from training.config import TrainingConfig
+from training.config import MOST_MALICIOUS
 from training.strategies.reading import StrategyState, guarded_against, mean, moved, sent
 
 COLUMNS = 2**16  # weights that are compared at a time
@@ -20,7 +20,8 @@ def multi_krum(
     updates: Iterable[Update] | Crowd,
     total_examples: int,
     state: StrategyState,
-    config: TrainingConfig,
+    *,
+    num_malicious_clients: int | None,
 ) -> tuple[Tensor, StrategyState]:
     """Multi-Krum (Blanchard et al. 2017). Keeps no state.
 
@@ -29,10 +30,10 @@ def multi_krum(
     what n bears, (n - 3) / 2; with f = 0 it is the plain mean. Of equal scores the lower client number's goes first.
     Where nothing arrived the weights stay.
     """
-    deltas = sent(updates, weights, config)
+    deltas = sent(updates)
     if not deltas:
         return weights, state
-    malicious = guarded_against(config, "multi_krum", len(deltas))
+    malicious = guarded_against(num_malicious_clients, MOST_MALICIOUS["multi_krum"](len(deltas)), len(deltas))
     return moved(weights, mean([deltas[place] for place in selected(deltas, malicious)])), state
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
-from training.config import SERVER_LR, TrainingConfig
 from training.strategies.reading import StrategyState, moved, weighted_mean
 
 
@@ -18,7 +17,9 @@ def fedavgm(
     updates: Iterable[Update] | Crowd,
     total_examples: int,
     state: StrategyState,
-    config: TrainingConfig,
+    *,
+    server_lr: float,
+    server_momentum: float,
 ) -> tuple[Tensor, StrategyState]:
     """v = server_momentum v + delta, w = w + server_lr v (Hsu et al. 2019, section 4). Keeps v, at first zero.
 
@@ -26,9 +27,8 @@ def fedavgm(
     """
     velocity = weighted_mean(updates, weights, total_examples)
     if "velocity" in state:
-        velocity.add_(state["velocity"], alpha=config.server_momentum)
-    learning_rate = SERVER_LR["fedavgm"] if config.server_lr is None else config.server_lr
-    return moved(weights, learning_rate * velocity), {"velocity": velocity.to(torch.float32)}
+        velocity.add_(state["velocity"], alpha=server_momentum)
+    return moved(weights, server_lr * velocity), {"velocity": velocity.to(torch.float32)}
 
 
 def fedadam(
@@ -36,7 +36,11 @@ def fedadam(
     updates: Iterable[Update] | Crowd,
     total_examples: int,
     state: StrategyState,
-    config: TrainingConfig,
+    *,
+    server_lr: float,
+    beta_1: float,
+    beta_2: float,
+    tau: float,
 ) -> tuple[Tensor, StrategyState]:
     """Adam on the server (Reddi et al. 2021, algorithm 2). Keeps m, at first zero, and v, at first tau^2.
 
@@ -47,14 +51,13 @@ def fedadam(
     As in the paper, m and v are not corrected for their start.
     """
     delta = weighted_mean(updates, weights, total_examples)
-    first = (1.0 - config.beta_1) * delta
-    second = (1.0 - config.beta_2) * delta.square()
+    first = (1.0 - beta_1) * delta
+    second = (1.0 - beta_2) * delta.square()
     if state:
-        first.add_(state["first_moment"], alpha=config.beta_1)
-        second.add_(state["second_moment"], alpha=config.beta_2)
+        first.add_(state["first_moment"], alpha=beta_1)
+        second.add_(state["second_moment"], alpha=beta_2)
     else:
-        second.add_(config.beta_2 * config.tau**2)
-    learning_rate = SERVER_LR["fedadam"] if config.server_lr is None else config.server_lr
-    step = learning_rate * first / (second.sqrt() + config.tau)
+        second.add_(beta_2 * tau**2)
+    step = server_lr * first / (second.sqrt() + tau)
     kept = {"first_moment": first.to(torch.float32), "second_moment": second.to(torch.float32)}
     return moved(weights, step), kept

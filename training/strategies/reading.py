@@ -4,6 +4,7 @@ float32 additions would lose digits.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -11,8 +12,6 @@ from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
-from training.config import MOST_MALICIOUS, TrainingConfig
-from training.events import TrainingError
 from training.thin import Thin, add_all
 
 # Updates summed in float32 before they join the sum in float64, which costs four times as much: over a thousand small
@@ -72,19 +71,24 @@ class _Sum:
         self.thin.clear()
 
 
-def sent(updates: Iterable[Update] | Crowd, weights: Tensor, config: TrainingConfig) -> list[Tensor]:
+def sent(updates: Iterable[Update] | Crowd) -> list[Tensor]:
     """The deltas [P] that arrived, in the cohort's order; none where nobody sent anything.
 
     Robust strategies are defined over these: a zero vote of the absent would outvote those who work, and their number
-    tells how many malicious ones are guarded against. Under scheme 1 the absent vote zero.
+    tells how many malicious ones are guarded against.
     """
     if isinstance(updates, Crowd):
-        assert updates.deltas is not None, "who looks at each update is not in strategies.AVERAGING"
-        here = zip(updates.deltas, updates.arrived, strict=True)
-        return [delta for delta, arrived in here if arrived or config.absent_vote]
-    nothing = torch.zeros_like(weights) if config.absent_vote else None
-    deltas = [nothing if update.delta is None else update.delta for update in updates]
-    return [delta for delta in deltas if delta is not None]
+        assert updates.deltas is not None, "who looks at each update has not the trait `mean`"
+        return [delta for delta, arrived in zip(updates.deltas, updates.arrived, strict=True) if arrived]
+    return [update.delta for update in updates if update.delta is not None]
+
+
+def with_absent_votes(updates: Iterable[Update] | Crowd, weights: Tensor) -> Iterable[Update] | Crowd:
+    """As scheme 1 took them: who sent nothing votes for no change."""
+    if isinstance(updates, Crowd):
+        return dataclasses.replace(updates, arrived=(True,) * len(updates.arrived))
+    nothing = torch.zeros_like(weights)
+    return (update if update.sent is not None else dataclasses.replace(update, sent=nothing) for update in updates)
 
 
 def mean(deltas: Sequence[Tensor]) -> Tensor:
@@ -100,10 +104,8 @@ def moved(weights: Tensor, step: Tensor) -> Tensor:
     return (step + weights).to(weights.dtype)
 
 
-def guarded_against(config: TrainingConfig, strategy: str, num_clients: int) -> int:
-    """Of the clients that sent something, how many are taken for malicious: at most as many as the strategy can bear
-    among so few. Under scheme 1 more than that is a TrainingError."""
-    malicious, most = config.malicious_among(num_clients), MOST_MALICIOUS[strategy](num_clients)
-    if config.scheme == 1 and malicious > most:
-        raise TrainingError(f"{strategy} cannot guard against {malicious} of {num_clients} clients in a round")
-    return max(0, min(malicious, most))
+def guarded_against(num_malicious_clients: int | None, most: int, num_clients: int) -> int:
+    """Of the clients that sent something, how many are taken for malicious: as many as asked for, or a fifth, but at
+    most as many as the strategy can bear among so few."""
+    asked = num_clients // 5 if num_malicious_clients is None else num_malicious_clients
+    return max(0, min(asked, most))

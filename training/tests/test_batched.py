@@ -9,8 +9,9 @@ from torch import nn
 
 from training import federation, networks, threads
 from training.backends import batched, choose, convolutional, dense, generic, sequential
+from training.catalogue import DATASETS
 from training.clients import Task
-from training.config import DATASETS, TrainingConfig
+from training.config import TrainingConfig
 from training.events import RoundTrained
 from training.loop import run
 
@@ -28,7 +29,7 @@ FIELDS = {
 
 
 def config_for(**fields) -> TrainingConfig:
-    return TrainingConfig(**{"dataset": "digits", "validation_size": 0, "batch_size": 7, "lr": 0.1, **fields})
+    return TrainingConfig.of(**{"dataset": "digits", "validation_size": 0, "batch_size": 7, "lr": 0.1, **fields})
 
 
 def in_float64(data):

@@ -11,7 +11,7 @@ from training.config import TrainingConfig
 from training.events import Log, RoundTrained
 from training.loop import run
 
-CONFIG = TrainingConfig(dataset="digits", validation_size=0, model="logistic", batch_size=8, local_epochs=2)
+CONFIG = TrainingConfig.of(dataset="digits", validation_size=0, model="logistic", batch_size=8, local_epochs=2)
 
 
 def work(digits, kind: str, *, client: int = 1, round_number: int = 1, seed: int = 0, **parameters):

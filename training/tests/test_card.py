@@ -31,7 +31,7 @@ BEHAVIOURS = {
 
 def config_for(**fields) -> TrainingConfig:
     fields = {"dataset": "digits", "validation_size": 100, "batch_size": 7, "lr": 0.1, "num_clients": 7, **fields}
-    return TrainingConfig(**fields)
+    return TrainingConfig.of(**fields)
 
 
 def gathered(config, data, sizes=SIZES, network=None) -> federation.Federation:
@@ -201,7 +201,7 @@ def test_nothing_of_a_round_leaves_the_device_or_its_precision(digits):
                 for whole in (False, True):
                     train = card._in_one_step if card._is_thin(sheet, whole) else card._trained
                     crowd, norms, losses = train(sheet, weights, whole)
-                    joined, _ = fedavg(weights, crowd, 42, {}, config)
+                    joined, _ = fedavg(weights, crowd, 42, {})
                     card._scores(joined, True)
             assert (joined.dtype, norms.dtype, losses.dtype) == (torch.float32, torch.float64, torch.float32)
     allowed = (

@@ -3,33 +3,30 @@ import dataclasses
 import pytest
 import torch
 
+import kinds
 from training import clients
 from training.clients import Task
-from training.config import BEHAVIOURS, TrainingConfig
+from training.config import TrainingConfig
 
 
 def behaviour(kind: str, **parameters) -> clients.Behaviour:
-    return clients.behaviour_of(Task(client=1, indices=torch.arange(3), behaviour={"kind": kind, **parameters}))
+    return clients.behaviour_of(Task(client=1, indices=torch.arange(3), behaviour={"kind": kind, **parameters}), 1)
 
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(4)
 
 
-def test_it_has_an_entry_for_every_behaviour_that_can_be_configured():
-    assert set(clients.BEHAVIOURS) == {"honest", *BEHAVIOURS}
-
-
-@pytest.mark.parametrize("kind", sorted(BEHAVIOURS))
+@pytest.mark.parametrize("kind", sorted(set(kinds.family("behaviour")) - {"honest"}))
 def test_it_takes_the_parameters_that_the_configuration_fills_in(kind):
-    config = TrainingConfig(behaviours={1: {"kind": kind}})
+    config = TrainingConfig.of(behaviours={1: {"kind": kind}})
     task = Task(client=1, indices=torch.arange(3), behaviour=config.behaviours[1])
-    assert isinstance(clients.behaviour_of(task), clients.Behaviour)
+    assert isinstance(clients.behaviour_of(task, 1), clients.Behaviour)
 
 
 def test_it_is_honest_by_default():
     task = Task(client=1, indices=torch.arange(3))
-    honest = clients.behaviour_of(task)
+    honest = clients.behaviour_of(task, 1)
     delta = torch.tensor([1.0, -2.0])
     assert (honest.silence, honest.effort) == (0.0, 1.0)
     assert honest.labels is None

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training import datasets
-from training.config import DATASETS
+from training.catalogue import DATASETS
 from training.events import TrainingError
 from training.tests.listen import silent
 

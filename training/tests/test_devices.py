@@ -8,7 +8,7 @@ from training.config import ConfigError, TrainingConfig
 from training.events import TrainingError
 from training.loop import run
 
-CONFIG = TrainingConfig(dataset="digits", validation_size=100, num_rounds=1)
+CONFIG = TrainingConfig.of(dataset="digits", validation_size=100, num_rounds=1)
 
 
 @pytest.mark.parametrize(("device", "named"), [("cuda", "CUDA"), ("mps", "Apple")])

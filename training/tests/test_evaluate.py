@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import kinds
 from training import networks
-from training.config import DATASETS
+from training.catalogue import DATASETS
 from training.forward import logits_of
 from training.layers import convolutional_layers, dense_layers
 
@@ -22,7 +23,7 @@ def images(shape, count, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "digits"])
-@pytest.mark.parametrize("model", sorted(networks.NETWORKS))
+@pytest.mark.parametrize("model", sorted(kinds.family("model")))
 def test_it_gives_pytorchs_logits(model, dataset):
     info = DATASETS[dataset]
     network = networks.build(model, info, torch.Generator().manual_seed(1)).double()
@@ -92,7 +93,7 @@ def test_it_leaves_any_other_network_to_pytorch(network):
     assert dense_layers(network) is None
 
 
-@pytest.mark.parametrize("model", sorted(networks.NETWORKS))
+@pytest.mark.parametrize("model", sorted(kinds.family("model")))
 def test_it_gives_the_same_bits_with_any_number_of_workers(model):
     info = DATASETS["digits"]
     network = networks.build(model, info, torch.Generator().manual_seed(1))

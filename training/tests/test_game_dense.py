@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import DATASETS
+from training.catalogue import DATASETS
 from training.game import CHUNK_BYTES, MIXED_BYTES, PLAYERS_BYTES, _tile_and_chunk, dense_layers
 from training.networks import build
 

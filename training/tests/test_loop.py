@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from training import checkpoints, federation, networks
-from training.config import DATASETS, TrainingConfig
+from training.catalogue import DATASETS
+from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import Completed, Log, RoundTrained, Started, TrainingError
-from training.loop import run, uniform
+from training.loop import run
+from training.samplers import sample
 from training.tests.timeless import timeless
 
 
 def config_for(**fields) -> TrainingConfig:
     small = {"dataset": "digits", "validation_size": 137, "num_clients": 4, "num_rounds": 2, "model": "mlp", "lr": 0.1}
-    return TrainingConfig(**{**small, **fields})
+    return TrainingConfig.of(**{**small, **fields})
 
 
 def rounds_of(events) -> list[RoundTrained]:
@@ -119,8 +121,9 @@ def test_it_differs_by_the_seed(digits):
 
 
 def test_it_samples_cohorts_of_the_configured_size_evenly():
-    config = TrainingConfig(num_clients=20, fraction_fit=0.25)
-    cohorts = [uniform(config)(round_number) for round_number in range(1, 401)]
+    config = TrainingConfig.of(num_clients=20, fraction_fit=0.25)
+    sizes = np.ones(config.num_clients, np.int64)
+    cohorts = [sample(config, sizes, round_number) for round_number in range(1, 401)]
     assert {len(set(cohort)) for cohort in cohorts} == {5}
     assert all(list(cohort) == sorted(cohort) for cohort in cohorts)
     counts = np.bincount(np.concatenate(cohorts), minlength=21)
@@ -218,7 +221,8 @@ def test_it_offers_each_rounds_game(digits, num_clients):
 
 @pytest.mark.parametrize(("scheme", "players"), [(1, (1, 2, 3, 4)), (2, (1, 3, 4))])
 def test_who_sends_nothing_plays_no_game_but_in_the_first_scheme(digits, scheme, players):
-    config = config_for(num_rounds=1, behaviours={2: {"kind": "free_rider"}}, scheme=scheme)
+    config = config_for(num_rounds=1, behaviours={2: {"kind": "free_rider"}})
+    config = dataclasses.replace(config, scheme=scheme)
     (event,) = rounds_of(
         run(
             config,
@@ -282,7 +286,7 @@ def test_it_needs_held_out_examples_for_a_valuation(digits):
         next(run(config_for(validation_size=0), digits, value=lambda game: None))
 
 
-@pytest.mark.parametrize("config", [TrainingConfig(), config_for(dataset="mnist")])
+@pytest.mark.parametrize("config", [TrainingConfig.of(), config_for(dataset="mnist")])
 def test_it_needs_a_configuration_that_is_resolved_to_the_data(digits, config):
     with pytest.raises(ValueError, match=r"^dataset: "):
         next(run(config, digits))
@@ -325,11 +329,11 @@ def test_it_imports_neither_a_framework_nor_what_it_does_not_need():
 import sys, torch
 from training.config import DatasetInfo, TrainingConfig
 from training.datasets import Data
-from training.loop import run, uniform
+from training.loop import run
 x, y = torch.eye(64).view(64, 1, 8, 8), torch.arange(64) % 10
 info = DatasetInfo(label="tiny", shape=(1, 8, 8), num_classes=10, num_train=64, num_test=64)
 data = Data(name="digits", info=info, train_x=x, train_y=y, test_x=x, test_y=y)
-config = TrainingConfig(dataset="digits", validation_size=10, num_rounds=1, momentum=0.5)
+config = TrainingConfig.of(dataset="digits", validation_size=10, num_rounds=1, momentum=0.5)
 assert list(run(config, data, value=lambda game: None))[-1].kind == "completed"
 unwanted = {"django", "incentives", "simulations", "fedsite", "torchvision", "sklearn", "torch._dynamo"}
 print("loaded:", *(unwanted & set(sys.modules)))
@@ -351,7 +355,7 @@ def test_it_follows_a_round_worked_out_by_hand(tmp_path):
         test_x=torch.ones(1, 1, 1, 1),
         test_y=torch.tensor([0]),
     )
-    config = TrainingConfig(
+    config = TrainingConfig.of(
         dataset="digits", validation_size=0, model="logistic", num_clients=2, num_rounds=1, lr=0.1, batch_size=4
     )
     start = federation.gather(config, data).untrained.double()

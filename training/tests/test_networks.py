@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
+import kinds
 from training import networks
-from training.config import DATASETS
+from training.catalogue import DATASETS
 
 
 def build(model: str, dataset: str = "mnist", seed: int = 0) -> nn.Sequential:
@@ -30,7 +31,7 @@ def test_it_has_the_number_of_parameters_of_its_paper(model, dataset, count):
     assert len(networks.flatten(build(model, dataset))) == count
 
 
-@pytest.mark.parametrize("model", sorted(networks.NETWORKS))
+@pytest.mark.parametrize("model", sorted(kinds.family("model")))
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "digits"])
 def test_it_maps_images_to_logits(model, dataset):
     assert build(model, dataset)(torch.zeros(3, *DATASETS[dataset].shape)).shape == (3, 10)

@@ -25,7 +25,7 @@ EVERYBODY = (1, 2, 3, 4, 5, 6, 7)
 @pytest.fixture
 def on_gpu():
     """The process set as a run sets it, and back again."""
-    devices.prepared(TrainingConfig(device="cuda"))
+    devices.prepared(TrainingConfig.of(device="cuda"))
     yield torch.device("cuda")
     torch.use_deterministic_algorithms(False)
 
@@ -55,7 +55,7 @@ def test_a_round_is_that_of_the_cpu(digits, on_gpu, model, fields):
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam", "trimmed_mean", "multi_krum", "centred_clipping"])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_two_runs_end_with_equal_hashes(digits, model, strategy):
-    config = TrainingConfig(
+    config = TrainingConfig.of(
         dataset="digits",
         model=model,
         strategy=strategy,
@@ -108,14 +108,14 @@ def test_products_keep_all_digits_unless_tf32_is_asked_for(on_gpu):
         return ((there @ there).cpu().double() - exact).norm() / exact.norm()
 
     assert apart() < 1e-6
-    devices.prepared(TrainingConfig(device="cuda", precision="tf32"))
+    devices.prepared(TrainingConfig.of(device="cuda", precision="tf32"))
     assert 1e-5 < apart() < 1e-2
-    devices.prepared(TrainingConfig(device="cuda"))
+    devices.prepared(TrainingConfig.of(device="cuda"))
     assert apart() < 1e-6
 
 
 def test_too_little_memory_is_a_sentence_that_names_the_field(digits):
-    config = TrainingConfig(
+    config = TrainingConfig.of(
         dataset="digits", model="cnn", num_clients=300, batch_size=4, device="cuda", num_rounds=1, validation_size=0
     )
     torch.cuda.empty_cache()

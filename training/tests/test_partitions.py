@@ -3,12 +3,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kinds
 from training import partitions
 from training.config import TrainingConfig
 
 
 def config_for(**fields) -> TrainingConfig:
-    return TrainingConfig(**{"dataset": "mnist", "validation_size": 0, **fields})
+    """Of what `fields` hold, what the partition takes."""
+    taken = kinds.family("partition")[fields.get("partition", "iid")].parameters
+    kept = {name: value for name, value in fields.items() if name not in TrainingConfig.FLAT or name in taken}
+    return TrainingConfig.of(**{"dataset": "mnist", "validation_size": 0, **kept})
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -21,7 +25,7 @@ def labels_of(count: int, classes: int = 10) -> np.ndarray:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    partition=st.sampled_from(sorted(partitions.PARTITIONS)),
+    partition=st.sampled_from(sorted(kinds.family("partition"))),
     num_clients=st.integers(1, 60),
     spare=st.integers(0, 400),
     classes=st.integers(1, 12),
@@ -118,8 +122,9 @@ def test_it_holds_validation_examples_out_of_every_clients_hands():
 
 
 def test_it_deals_by_the_seed():
-    def deal(seed: int) -> list[list[int]]:
-        dealt = partitions.deal(config_for(validation_size=10, seed=seed), labels_of(500))
+    def deal(seed: int, data_seed: int | None = None) -> list[list[int]]:
+        dealt = partitions.deal(config_for(validation_size=10, seed=seed, data_seed=data_seed), labels_of(500))
         return [dealt.validation.tolist(), *(part.tolist() for part in dealt.clients)]
 
     assert deal(0) == deal(0) != deal(1)
+    assert deal(0) == deal(1, data_seed=0) != deal(0, data_seed=1) == deal(1)

@@ -274,12 +274,12 @@ def test_what_is_sent_with_an_actor_has_no_images(digits):
 
 def test_it_is_a_choice_but_not_the_automatic_one():
     assert backends.choose("auto") is batched.train
-    assert TrainingConfig(backend="ray").backend == "ray"
+    assert TrainingConfig.of(backend="ray").backend == "ray"
 
 
 def test_it_has_no_gpu():
     with pytest.raises(ConfigError, match=r"^device: ray trains on processors; cuda is for the other backends$"):
-        TrainingConfig(backend="ray", device="cuda")
+        TrainingConfig.of(backend="ray", device="cuda")
 
 
 def test_it_says_what_to_install(digits, monkeypatch):

@@ -27,7 +27,7 @@ def _first(data, num_train: int, num_test: int):
 
 def rounds(data, **fields) -> list[RoundTrained]:
     small = {"num_rounds": 3, "batch_size": 10, "local_epochs": 2, "lr": 0.1, "validation_size": 140}
-    config = TrainingConfig(**{**small, **fields}).resolved(data.name)
+    config = TrainingConfig.of(**{**small, **fields}).resolved(data.name)
     return [event for event in run(config, data) if isinstance(event, RoundTrained)]
 
 

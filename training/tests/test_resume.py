@@ -8,7 +8,7 @@ from training.events import Log, RoundTrained, Started, TrainingError
 from training.loop import run
 from training.tests.timeless import timeless
 
-CONFIG = TrainingConfig(
+CONFIG = TrainingConfig.of(
     dataset="digits",
     validation_size=137,
     num_clients=6,

@@ -12,7 +12,7 @@ from training.seeds import torch_generator
 
 
 def config_for(**fields) -> TrainingConfig:
-    return TrainingConfig(dataset="digits", validation_size=0, **fields)
+    return TrainingConfig.of(dataset="digits", validation_size=0, **fields)
 
 
 def train(data, tasks, config, round_number=1):

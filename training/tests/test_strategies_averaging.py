@@ -2,8 +2,8 @@
 
 import torch
 
+from training import strategies
 from training.config import TrainingConfig
-from training.strategies import proximal_mu
 from training.tests.updates import joined, update
 
 
@@ -23,5 +23,5 @@ def test_it_loses_no_digits_to_a_thousand_small_updates():
 
 
 def test_only_fedprox_pulls_clients_back():
-    assert proximal_mu(TrainingConfig(strategy="fedprox", proximal_mu=0.3)) == 0.3
-    assert proximal_mu(TrainingConfig(strategy="fedavgm", proximal_mu=0.3)) == 0.0
+    assert strategies.local(TrainingConfig.of(strategy="fedprox", proximal_mu=0.3)).proximal_mu == 0.3
+    assert strategies.local(TrainingConfig.of(strategy="fedavgm")).proximal_mu == 0.0

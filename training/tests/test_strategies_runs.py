@@ -6,17 +6,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import kinds
 from training import backends, checkpoints, networks
 from training.clients import Task
-from training.config import STRATEGIES, TrainingConfig
+from training.config import TrainingConfig
 from training.events import RoundTrained
 from training.loop import run
 from training.seeds import torch_generator
 from training.tests.timeless import timeless
 
+STRATEGIES = tuple(kinds.family("strategy"))
+
 
 def config_for(strategy: str, **fields) -> TrainingConfig:
-    return TrainingConfig(
+    return TrainingConfig.of(
         dataset="digits",
         model="logistic",
         strategy=strategy,
@@ -109,7 +112,7 @@ def by_autograd(digits, weights, task, config, round_number=1):
         chosen = task.indices[batch]
         flat = torch.cat([parameter.reshape(-1) for parameter in network.parameters()])
         loss = F.cross_entropy(network(digits.train_x[chosen]), digits.train_y[chosen])
-        loss = loss + config.proximal_mu / 2 * (flat - weights).square().sum()
+        loss = loss + config.strategy["proximal_mu"] / 2 * (flat - weights).square().sum()
         if task.correction is not None:
             loss = loss + torch.dot(task.correction, flat)
         optimiser.zero_grad()
@@ -122,7 +125,7 @@ def by_autograd(digits, weights, task, config, round_number=1):
 @pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("fields", [{}, {"momentum": 0.9, "weight_decay": 0.1}])
 def test_a_local_step_descends_the_proximal_and_corrected_objective(digits, model, corrected, fields):
-    config = TrainingConfig(
+    config = TrainingConfig.of(
         dataset="digits", validation_size=0, model=model, strategy="fedprox", proximal_mu=0.5, batch_size=16, **fields
     )
     network = networks.build(model, digits.info, torch_generator(0, "initial_weights"))

@@ -118,7 +118,7 @@ def test_a_strategy_need_not_know(digits, strategy):
     whole = [dataclasses.replace(each, sent=each.delta) for each in found]
     weights = torch.zeros(len(found[0].delta))
     config = config_for(strategy=strategy)
-    one, other = (strategies.STRATEGIES[strategy](weights, updates, 18, {}, config)[0] for updates in (found, whole))
+    one, other = (strategies.join(config, weights, updates, 18, {})[0] for updates in (found, whole))
     assert torch.allclose(one, other, atol=1e-6)
 
 

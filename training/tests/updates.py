@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from training import strategies
 from training.clients import Update
 from training.config import TrainingConfig
-from training.strategies import STRATEGIES
 
 
 def update(client: int, num_examples: int, delta: Sequence[float] | None) -> Update:
@@ -49,5 +49,5 @@ def joined(
     sizes = [len(each.delta) for each in updates if each.delta is not None]
     weights = torch.zeros(sizes[0]) if weights is None else weights
     total = sum(each.num_examples for each in updates)
-    config = TrainingConfig(strategy=strategy, num_clients=max(10, len(updates)), **fields)
-    return STRATEGIES[strategy](weights, iter(updates), total, state or {}, config)
+    config = TrainingConfig.of(strategy=strategy, num_clients=max(10, len(updates)), **fields)
+    return strategies.join(config, weights, iter(updates), total, state or {})

@@ -13,8 +13,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+import kinds
 from simulations import database, estimates, processes, reading
-from simulations.config import FIELDS, PRESETS, SimulationConfig
+from simulations.config import CHOICES, FIELDS, PRESETS, SimulationConfig, without_unread
 from simulations.models import Origin, Simulation, Status
 from simulations.running import lifecycle, worker
 from simulations.running.events import Completed, Event, Failed, Round
@@ -23,7 +24,7 @@ from simulations.running.recorder import Claim
 from simulations.running.trainer import Assignment
 from simulations.showing import results
 from simulations.showing.progress import Progress, table
-from training.config import ConfigError, bounds_text
+from training.config import ConfigError
 
 EXIT = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 1}
 INTERRUPTED = 130
@@ -44,7 +45,7 @@ class Command(BaseCommand):
         fields.add_argument("--preset", action=Values, metavar="NAME", help=f"one of {', '.join(PRESETS)}")
         fields.add_argument("--config", action=Values, metavar="FILE.json", help="a file with a JSON object of fields")
         fields.add_argument("--set", action=Values, metavar="FIELD=VALUE", help="one field; --set a.b=1 reaches inside")
-        for name in FIELDS:
+        for name in (*FIELDS, *SimulationConfig.FLAT):
             fields.add_argument(f"--{name.replace('_', '-')}", action=Values, metavar="VALUE", help=field_help(name))
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -127,13 +128,15 @@ def from_file(path: str) -> dict[str, Any]:
         raise ValueError(f"{path}: {where}{error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} does not hold a JSON object")
-    return values
+    return without_unread(values)
 
 
 def assign(fields: dict[str, Any], text: str) -> None:
     """behaviours.3.kind=free_rider sets one value inside a field."""
     path, equals, value = text.partition("=")
     *outer, last = path.strip().split(".")
+    if outer and isinstance(kind := fields.get(outer[0], CHOICES.get(outer[0]) and FIELDS[outer[0]].default), str):
+        fields[outer[0]] = {"kind": kind}
     if not equals or not last or len(outer) > reading.MOST_DEPTH:
         raise ValueError(f"{text[:80]!r} is not FIELD=VALUE")
     for part in outer:
@@ -144,16 +147,28 @@ def assign(fields: dict[str, Any], text: str) -> None:
 
 
 def field_help(name: str) -> str:
-    field, limits = FIELDS[name], FIELDS[name].metadata
-    choices = ", ".join(limits["choices"] or ())
-    default = "" if name == "behaviours" or field.default is None else f"default {field.default}"
-    facts = "; ".join(fact for fact in (choices, bounds_text(limits), default) if fact)
-    return (limits["help"] + (f" ({facts})" if facts else "")).replace("%", "%%")
+    if name in SimulationConfig.FLAT:
+        of_choice, parameter_name = SimulationConfig.FLAT[name]
+        having = [kind for kind in kinds.family(CHOICES[of_choice]).values() if parameter_name in kind.parameters]
+        parameter = having[0].parameters[parameter_name]
+        defaults = sorted({f"{kind.parameters[parameter_name].default} for {kind.name}" for kind in having})
+        facts = [parameter.bounds_text, "; ".join(defaults) if parameter.default is not None else ""]
+        help = f"{parameter.help}, as --set {of_choice}.{parameter_name}"
+    elif name in CHOICES:
+        help, facts = FIELDS[name].metadata["help"], [", ".join(kinds.family(CHOICES[name])), FIELDS[name].default]
+    else:
+        help, parameter = FIELDS[name].metadata["help"], FIELDS[name].metadata["parameter"]
+        facts = []
+        if parameter is not None:
+            default = "" if parameter.default is None else f"default {parameter.default}"
+            facts = [", ".join(parameter.choices), parameter.bounds_text, default]
+    told = "; ".join(fact for fact in facts if fact)
+    return (help + (f" ({told})" if told else "")).replace("%", "%%")
 
 
 def configuration(fields: dict[str, Any]) -> SimulationConfig:
     try:
-        config = SimulationConfig.from_dict(fields)
+        config = SimulationConfig.from_dict(fields, drops=None)
         estimates.refuse_too_large(config, settings.FEDSITE_MAX_MEMORY)
         return config
     except ConfigError as error:
