@@ -74,8 +74,13 @@ class Simulation(models.Model):
         related_name="simulations",
         help_text="who started it, signed in or by a token",
     )
+    owned_by_id: int | None  # Django makes it
     idempotency_key = models.CharField(max_length=240, null=True, blank=True, unique=True)
     request_sha256 = models.CharField(max_length=64, blank=True, help_text="of the request that the key came with")
+
+    needs_bytes = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="of memory at its peak, as estimated when it was queued"
+    )
 
     # Its place in the queue: by turn, then by number.
     turn = models.PositiveIntegerField(default=0)
@@ -111,6 +116,7 @@ class Simulation(models.Model):
     ledger = models.OneToOneField(
         "incentives.Ledger", on_delete=models.PROTECT, related_name="+", null=True, help_text="null while it is made"
     )
+    ledger_id: int  # Django makes it
     ledger_head = models.CharField(max_length=64, blank=True, help_text="second copy, so that a cut tail is seen")
     ledger_length = models.PositiveIntegerField(default=0, help_text="second copy")
 
@@ -143,6 +149,9 @@ class Worker(models.Model):
     name = models.CharField(max_length=200, unique=True, help_text="host:process:birth, as the owner of a claim begins")
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField(help_text="by the data base's clock")
+    most_bytes = models.PositiveBigIntegerField(
+        null=True, help_text="of memory that one simulation may need there, its FEDSITE_MAX_MEMORY"
+    )
 
     def __str__(self) -> str:
         return f"Worker {self.name}"
@@ -185,6 +194,7 @@ class Round(models.Model):
     """One sample-train-aggregate-evaluate cycle, with the evidence that its payment rests on."""
 
     simulation = models.ForeignKey(Simulation, on_delete=models.PROTECT, related_name="rounds")
+    simulation_id: int  # Django makes it
     number = models.PositiveIntegerField()
     cohort_size = models.PositiveIntegerField()
     loss = models.FloatField(null=True)

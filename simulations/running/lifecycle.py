@@ -18,7 +18,7 @@ from django.utils import timezone
 from incentives import ledger
 from simulations import estimates, processes
 from simulations.config import SimulationConfig, renewed
-from simulations.models import UNFINISHED, Origin, Simulation, Status
+from simulations.models import UNFINISHED, Origin, Simulation, Status, Worker
 from simulations.running import bell, turns
 from simulations.running.recorder import Claim, StaleClaim, append, change
 from simulations.running.turns import QueueFull as QueueFull
@@ -36,7 +36,8 @@ def now() -> datetime:
         return timezone.now()
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
-        return cursor.fetchone()[0]
+        at: datetime = cursor.fetchone()[0]
+        return at
 
 
 def clock(seconds: float = 0) -> Any:
@@ -51,12 +52,23 @@ def lease_end() -> Any:
 
 def impossible_seconds() -> float:
     """No lease lasts as long as this, unless the clock was set back since it was taken."""
-    return 60 + 2 * settings.FEDSITE_LEASE_SECONDS
+    lease: float = settings.FEDSITE_LEASE_SECONDS
+    return 60 + 2 * lease
 
 
 def heartbeat_seconds() -> float:
     """Between two renewals: three fit into a lease."""
-    return settings.FEDSITE_LEASE_SECONDS / 3
+    lease: float = settings.FEDSITE_LEASE_SECONDS
+    return lease / 3
+
+
+def most_bytes() -> int:
+    """Of memory that a simulation may need which workers are to run: as much as the largest one that is alive allows,
+    or this process where none is. One query."""
+    alive = Worker.objects.filter(seen_at__gte=clock(-settings.FEDSITE_LEASE_SECONDS), most_bytes__isnull=False)
+    rows = alive.order_by("-most_bytes").values_list("name", "most_bytes")
+    ours: int = settings.FEDSITE_MAX_MEMORY
+    return next((most for name, most in rows if not processes.is_dead(name)), ours)
 
 
 class Conflict(Exception):
@@ -77,9 +89,10 @@ def queue(
 
     `changed` goes into the log: what of an older run's meaning the configuration cannot say.
     The address is whose turn it is where nobody owns the simulation. Raises QueueFull, and ConfigError
-    where no machine here can bear the run.
+    where no worker can bear the run, or this machine one of the shell's.
     """
-    estimates.refuse_too_large(config, settings.FEDSITE_MAX_MEMORY)
+    most = settings.FEDSITE_MAX_MEMORY if origin == Origin.SHELL else most_bytes()
+    estimates.refuse_too_large(config, most)
     with transaction.atomic():
         place = {}
         if origin != Origin.SHELL:
@@ -99,6 +112,7 @@ def queue(
             fraction_fit=config.fraction_fit,
             idempotency_key=idempotency_key,
             request_sha256=request_sha256,
+            needs_bytes=estimates.memory(config).total,
         )
         simulation.ledger = ledger.open_ledger(f"simulation-{simulation.pk}")
         simulation.ledger_head = simulation.ledger.head
@@ -167,22 +181,31 @@ def claim_next(ours: Collection[int] = ()) -> Claim | None:
 
 
 # Every worker asks this every second, so it is one query, and in SQL, which costs a fraction of what the ORM takes to
-# write it: runs whose worker may be gone, however many others are well, then the head of the queue.
+# write it: runs whose worker may be gone, however many others are well, then the head of the queue. What needs more
+# memory than we have is left to a larger worker that is alive.
+BEARABLE = """(origin = 'shell' OR needs_bytes IS NULL OR needs_bytes <= %s OR NOT EXISTS (
+    SELECT 1 FROM simulations_worker WHERE most_bytes >= needs_bytes AND seen_at >= {heard}))"""
 UNHELD = f"""
     SELECT simulation.*, lease_expires_at BETWEEN {{now}} AND {{longest}} AS is_held
     FROM simulations_simulation AS simulation
-    WHERE status IN ('queued', 'running') AND (
+    WHERE status IN ('queued', 'running') AND {BEARABLE} AND (
         (status = 'running' AND (owner LIKE %s OR lease_expires_at NOT BETWEEN {{now}} AND {{longest}}))
         OR id IN (SELECT id FROM simulations_simulation WHERE status = 'queued' AND origin <> 'shell'
-            ORDER BY turn, id LIMIT {LOOKED_AT}))
+            AND {BEARABLE} ORDER BY turn, id LIMIT {LOOKED_AT}))
     ORDER BY CASE status WHEN 'running' THEN 0 ELSE turn + 1 END, id
 """
 
 
 def _unheld() -> Iterator[Simulation]:
-    look = UNHELD.format(now=_clock_in_sql(0), longest=_clock_in_sql(impossible_seconds()))
-    for seen in Simulation.objects.raw(look, [f"%:{processes.machine()}-%"]):
-        if seen.status == Status.QUEUED or not seen.is_held or processes.is_dead(seen.owner):
+    look = UNHELD.format(
+        now=_clock_in_sql(0),
+        longest=_clock_in_sql(impossible_seconds()),
+        heard=_clock_in_sql(-settings.FEDSITE_LEASE_SECONDS),
+    )
+    mine = settings.FEDSITE_MAX_MEMORY
+    for seen in Simulation.objects.raw(look, [mine, f"%:{processes.machine()}-%", mine]):
+        is_held = seen.is_held  # type: ignore[attr-defined]  # of the statement
+        if seen.status == Status.QUEUED or not is_held or processes.is_dead(seen.owner):
             yield seen
 
 

@@ -34,7 +34,8 @@ def arrive() -> None:
     dead = [name for name in Worker.objects.values_list("name", flat=True) if processes.is_dead(name)]
     old = Q(seen_at__lt=lifecycle.clock(-KEPT_SECONDS))
     Worker.objects.filter(old | Q(name__in=[mine, *dead])).delete()
-    Worker.objects.create(name=mine, started_at=lifecycle.clock(), seen_at=lifecycle.clock())
+    at, most = lifecycle.clock(), settings.FEDSITE_MAX_MEMORY
+    Worker.objects.create(name=mine, started_at=at, seen_at=at, most_bytes=most)
 
 
 def beat() -> None:

@@ -12,12 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.http import QueryDict
 
 import kinds
 from kinds import ConfigError, Kind, Parameter
-from simulations import estimates
 from simulations.config import CHOICES, FIELDS, GROUPS, PRESETS, SimulationConfig
 from simulations.showing import wording
 
@@ -92,11 +90,14 @@ class StartForm:
         values, errors = parse(self.texts)
         try:
             config = SimulationConfig.from_dict(values | self.flat, drops=None)
-            estimates.refuse_too_large(config, settings.FEDSITE_MAX_MEMORY)
         except ConfigError as error:
-            errors = {self._name_of(name): text for name, text in error.errors.items()} | errors
+            self.refuse(error)
         self.errors |= errors
         return None if self.errors else config
+
+    def refuse(self, error: ConfigError) -> None:
+        """What is wrong by field of the configuration, at the fields of the form."""
+        self.errors |= {self._name_of(name): text for name, text in error.errors.items()}
 
     def _name_of(self, name: str) -> str:
         """Of the field for a parameter that the configuration calls `field.parameter`."""

@@ -117,6 +117,9 @@ def start(request: HttpRequest) -> HttpResponse:
         simulation = lifecycle.queue(
             config, origin=Origin.PAGE, owned_by=owners.person(request), address=request.address
         )
+    except ConfigError as error:  # no worker can bear it
+        form.refuse(error)
+        return _refused(request, form, "", 422)
     except lifecycle.QueueFull as error:
         return _refused(request, form, f"{error}.", 429)
     if not request.htmx:
