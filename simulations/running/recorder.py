@@ -58,7 +58,7 @@ def change(claim: Claim, **values: Any) -> None:
 
 def held(claim: Claim) -> int:
     """Locks the row. The number of the newest event in the simulation's log; StaleClaim where the claim is."""
-    number = _returned(
+    number: int | None = _returned(
         "UPDATE simulations_simulation SET fence = fence WHERE id = %s AND fence = %s AND status = %s "
         "RETURNING last_sequence",
         *(claim.simulation_id, claim.fence, Status.RUNNING),
