@@ -49,6 +49,7 @@ DEFAULTS = (
     "FEDSITE_METRICS_TOKEN",
     "FEDSITE_MAX_MEMORY",
     "FEDSITE_MAX_SECONDS",
+    "FEDSITE_MAX_ROWS",
     "FEDSITE_LOG",
     "FEDSITE_MAX_PER_USER",
     "FEDSITE_MAX_PER_ADDRESS",
@@ -70,6 +71,7 @@ for name in DEFAULTS:
     os.environ.pop(name, None)
 # A shell lets what it starts in the background ignore Ctrl-C, and all that it starts would.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's word, likewise
 
 from django.conf import settings  # noqa: E402
 

@@ -21,6 +21,7 @@ from simulations import reading
 from simulations.owners import NotYours
 from simulations.running.lifecycle import Conflict, QueueFull
 from simulations.showing.api import router as simulations
+from simulations.showing.planning import router as planning
 from training.config import ConfigError
 
 PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -89,6 +90,7 @@ api = Api(
 )
 api.add_router("/simulations/", simulations)
 api.add_router("/incentives/", incentives)
+api.add_router("/", planning)
 
 
 @api.exception_handler(ConfigError)

@@ -122,6 +122,7 @@ FEDSITE_MAX_STREAMS_PER_ADDRESS = count("FEDSITE_MAX_STREAMS_PER_ADDRESS", max(1
 FEDSITE_MAX_STREAMS_PER_PERSON = count("FEDSITE_MAX_STREAMS_PER_PERSON", max(1, FEDSITE_MAX_STREAMS // 4), 1, 100_000)
 FEDSITE_MAX_MEMORY = size("FEDSITE_MAX_MEMORY") or host.memory_bytes() * 3 // 4
 FEDSITE_MAX_SECONDS = count("FEDSITE_MAX_SECONDS", 0, 0, 10**9)  # 0: no limit
+FEDSITE_MAX_ROWS = count("FEDSITE_MAX_ROWS", 0, 0, 10**12)  # of the database, that a run may write; 0: no limit
 FEDSITE_METRICS_TOKEN = os.environ.get("FEDSITE_METRICS_TOKEN", "").strip()
 if FEDSITE_METRICS_TOKEN and len(FEDSITE_METRICS_TOKEN) < 16:
     raise stop("FEDSITE_METRICS_TOKEN", "a random text of at least 16 characters, or nothing")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
+from simulations import durations
 from simulations.config import SimulationConfig
-from training.catalogue import DatasetInfo
+from simulations.durations import Pace, Past, held_out_of, size_of
 from training.config import ConfigError
 
 GIGABYTE = 1_000_000_000
@@ -39,11 +44,11 @@ class Memory:
 def memory(config: SimulationConfig, processors: int = 2) -> Memory:
     """Of a run's trainer. `auto` counts as what it may become that takes most."""
     info = config.data_info
-    size = 4 * num_parameters(config.model.kind, info)
+    size = 4 * size_of(config.model.kind, info).parameters
     valued = config.asks_game
     cohort = config.cohort_size
     kept = cohort if valued or not config.strategy.has("mean") or cohort <= FEW else 4 * processors
-    held_out = min(1000, info.num_train // 10) if config.validation_size is None else config.validation_size
+    held_out = held_out_of(config)
     joining = 0
     if config.strategy.kind in ("trimmed_mean", "median"):
         joining = 24 * min(AT_ONCE, cohort * size // 4)
@@ -59,18 +64,6 @@ def memory(config: SimulationConfig, processors: int = 2) -> Memory:
         strategy=joining,
         valuation=game,
     )
-
-
-def num_parameters(model: str, info: DatasetInfo) -> int:
-    """Of the network that training.networks builds by this name."""
-    channels, height, width = info.shape
-    inputs, classes = prod(info.shape), info.num_classes
-    if model == "cnn":
-        flat = 64 * (height // 4) * (width // 4)
-        return 32 * (25 * channels + 1) + 64 * (25 * 32 + 1) + 512 * (flat + 1) + classes * 513
-    widths = {"logistic": (), "mlp": (128,), "2nn": (200, 200)}[model]
-    layers = zip((inputs, *widths), (*widths, classes), strict=True)
-    return sum(outputs * (into + 1) for into, outputs in layers)
 
 
 def refuse_too_large(config: SimulationConfig, most_bytes: int) -> None:
@@ -93,9 +86,93 @@ def refuse_too_large(config: SimulationConfig, most_bytes: int) -> None:
 
 def _two_digits(number: int) -> int:
     """Rounded down: it is an estimate."""
-    unit = 10 ** max(len(str(number)) - 2, 0)
+    unit = int(10 ** max(len(str(number)) - 2, 0))
     return number // unit * unit
 
 
 def _gigabytes(number: int) -> str:
     return f"{number / GIGABYTE:.1f} GB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run will take. Seconds within a factor of two on a machine that has run something like it before, memory
+    within a quarter, rows and coalitions at most."""
+
+    seconds: float
+    paced_by: int  # runs from which the machine's pace is known; 0: that of the model's own machine
+    memory_bytes: int
+    rows: int
+    coalitions: int
+    tokens: float | None  # at most, over all rounds; None where that is not known before
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def estimate(config: SimulationConfig, past: Sequence[Past] = ()) -> Estimate:
+    """`past`: recent runs here, see simulations.paces."""
+    pace = Pace.of(past, config)
+    return Estimate(
+        seconds=durations.seconds(config, pace),
+        paced_by=pace.runs,
+        memory_bytes=memory(config).total,
+        rows=rows(config),
+        coalitions=durations.coalitions(config) * config.num_rounds if config.asks_game else 0,
+        tokens=most_tokens(config),
+    )
+
+
+def rows(config: SimulationConfig) -> int:
+    """That a whole run writes: of clients and accounts, and in each round of events, contributions and transfers."""
+    cohort = config.cohort_size
+    events = cohort + 5 if cohort <= FEW else 7
+    paid = cohort + 2 if config.is_valued else 0  # a transaction, what is minted, what each client gets
+    return _before_rounds(config) + config.num_rounds * (1 + events + cohort + paid)
+
+
+def most_tokens(config: SimulationConfig) -> float | None:
+    """An improvement on the best so far pays at most for the way from guessing, a loss of ln(classes), to 0."""
+    if not config.is_valued:
+        return 0.0
+    if config.pool.kind == "fixed":
+        return float(config.pool["tokens"]) * config.num_rounds
+    if config.pool.kind == "improvement":
+        return float(config.pool["scaling_factor"]) * math.log(config.data_info.num_classes)
+    return None
+
+
+def refuse(
+    config: SimulationConfig,
+    *,
+    most_bytes: int,
+    most_rows: int = 0,
+    most_seconds: int = 0,
+    past: Sequence[Past] = (),
+) -> None:
+    """ConfigError with the figure and the field to change where a run needs more than that; 0 is no limit."""
+    refuse_too_large(config, most_bytes)
+    if most_rows and (needed := rows(config)) > most_rows:
+        text = f"this run writes about {needed:,} rows, and {most_rows:,} are allowed (FEDSITE_MAX_ROWS)"
+        of_round = (needed - _before_rounds(config)) // config.num_rounds
+        fit = (most_rows - _before_rounds(config)) // of_round
+        if fit < 1:
+            raise ConfigError({"num_clients": text})
+        raise ConfigError({"num_rounds": f"{text}; some {_two_digits(fit):,} rounds fit"})
+    if most_seconds and (needs := durations.seconds(config, Pace.of(past, config))) > most_seconds:
+        text = f"this run takes about {duration(needs)}, and {duration(most_seconds)} are allowed (FEDSITE_MAX_SECONDS)"
+        each = (needs - durations.START_SECONDS) / config.num_rounds
+        fit = int((most_seconds - durations.START_SECONDS) / each)
+        raise ConfigError({"num_rounds": f"{text}; some {_two_digits(fit):,} rounds fit" if fit > 0 else text})
+
+
+def _before_rounds(config: SimulationConfig) -> int:
+    return 8 + 2 * config.num_clients
+
+
+def duration(seconds: float) -> str:
+    """In words, of two digits: it is an estimate."""
+    for unit, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.2g} {name}"
+    return f"{max(1, round(seconds))} seconds"

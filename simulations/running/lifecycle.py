@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from incentives import ledger
-from simulations import estimates, processes
+from simulations import estimates, paces, processes
 from simulations.config import SimulationConfig, renewed
 from simulations.models import UNFINISHED, Origin, Simulation, Status, Worker
 from simulations.running import bell, turns
@@ -71,6 +71,18 @@ def most_bytes() -> int:
     return next((most for name, most in rows if not processes.is_dead(name)), ours)
 
 
+def refuse_what_is_too_much(config: SimulationConfig, *, by_shell: bool = False) -> None:
+    """ConfigError where no worker can bear the run, or this machine one of the shell's, or where it would write or
+    last longer than is allowed."""
+    estimates.refuse(
+        config,
+        most_bytes=settings.FEDSITE_MAX_MEMORY if by_shell else most_bytes(),
+        most_rows=settings.FEDSITE_MAX_ROWS,
+        most_seconds=settings.FEDSITE_MAX_SECONDS,
+        past=paces.past() if settings.FEDSITE_MAX_SECONDS else (),
+    )
+
+
 class Conflict(Exception):
     """The simulation's status forbids it; the text is a plain sentence."""
 
@@ -91,8 +103,7 @@ def queue(
     The address is whose turn it is where nobody owns the simulation. Raises QueueFull, and ConfigError
     where no worker can bear the run, or this machine one of the shell's.
     """
-    most = settings.FEDSITE_MAX_MEMORY if origin == Origin.SHELL else most_bytes()
-    estimates.refuse_too_large(config, most)
+    refuse_what_is_too_much(config, by_shell=origin == Origin.SHELL)
     with transaction.atomic():
         place = {}
         if origin != Origin.SHELL:

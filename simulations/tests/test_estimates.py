@@ -14,6 +14,7 @@ import kinds
 from fedsite.tests.machine import PROJECT
 from simulations import estimates
 from simulations.config import SimulationConfig
+from simulations.durations import size_of
 from simulations.models import Simulation
 from simulations.running.trainer import Assignment
 from training import lines, networks
@@ -40,7 +41,7 @@ SENTENCE = "There is not enough memory for this configuration; a smaller model, 
 def test_it_knows_how_many_parameters_a_network_has(dataset, model):
     network = networks.build(model, DATASETS[dataset], torch_generator(0, "initial_weights"))
     counted = sum(parameter.numel() for parameter in network.parameters())
-    assert estimates.num_parameters(model, DATASETS[dataset]) == counted
+    assert size_of(model, DATASETS[dataset]).parameters == counted
 
 
 def test_it_keeps_to_what_the_loop_does():

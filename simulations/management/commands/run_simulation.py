@@ -41,12 +41,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
         parser.add_argument("--no-record", action="store_true", help="leave the data base alone")
         parser.add_argument("--resume", type=int, metavar="ID", help="go on with a run, or follow a live one")
-        fields = parser.add_argument_group("configuration, later options win")
-        fields.add_argument("--preset", action=Values, metavar="NAME", help=f"one of {', '.join(PRESETS)}")
-        fields.add_argument("--config", action=Values, metavar="FILE.json", help="a file with a JSON object of fields")
-        fields.add_argument("--set", action=Values, metavar="FIELD=VALUE", help="one field; --set a.b=1 reaches inside")
-        for name in (*FIELDS, *SimulationConfig.FLAT):
-            fields.add_argument(f"--{name.replace('_', '-')}", action=Values, metavar="VALUE", help=field_help(name))
+        add_fields(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not options["no_record"]:
@@ -75,10 +70,15 @@ class Command(BaseCommand):
             self.number = await resumable(options["resume"])
             return await self.report(await followed(self.number, progress), options)
         config = configuration(options.get("fields", {}))
-        if options["no_record"]:
-            happened = [event async for event in progress.show(unrecorded(config))]
-            return self.say(results.of_events(happened), options)
-        self.number = (await asyncio.to_thread(lifecycle.queue, config, origin=Origin.SHELL)).pk
+        try:
+            if options["no_record"]:
+                limits = {"most_bytes": settings.FEDSITE_MAX_MEMORY, "most_seconds": settings.FEDSITE_MAX_SECONDS}
+                estimates.refuse(config, **limits)
+                happened = [event async for event in progress.show(unrecorded(config))]
+                return self.say(results.of_events(happened), options)
+            self.number = (await asyncio.to_thread(lifecycle.queue, config, origin=Origin.SHELL)).pk
+        except ConfigError as error:
+            raise CommandError(str(error), returncode=2) from None
         return await self.report(await followed(self.number, progress), options)
 
     async def report(self, simulation_id: int, options: dict[str, Any]) -> int:
@@ -91,6 +91,16 @@ class Command(BaseCommand):
         else:
             self.stdout.write(table(result))
         return EXIT.get(result["status"], 1)
+
+
+def add_fields(parser: CommandParser) -> None:
+    """Options for every field of a configuration; what is given is gathered in `fields`."""
+    fields = parser.add_argument_group("configuration, later options win")
+    fields.add_argument("--preset", action=Values, metavar="NAME", help=f"one of {', '.join(PRESETS)}")
+    fields.add_argument("--config", action=Values, metavar="FILE.json", help="a file with a JSON object of fields")
+    fields.add_argument("--set", action=Values, metavar="FIELD=VALUE", help="one field; --set a.b=1 reaches inside")
+    for name in (*FIELDS, *SimulationConfig.FLAT):
+        fields.add_argument(f"--{name.replace('_', '-')}", action=Values, metavar="VALUE", help=field_help(name))
 
 
 class Values(argparse.Action):
@@ -168,9 +178,7 @@ def field_help(name: str) -> str:
 
 def configuration(fields: dict[str, Any]) -> SimulationConfig:
     try:
-        config = SimulationConfig.from_dict(fields, drops=None)
-        estimates.refuse_too_large(config, settings.FEDSITE_MAX_MEMORY)
-        return config
+        return SimulationConfig.from_dict(fields, drops=None)
     except ConfigError as error:
         raise CommandError(str(error), returncode=2) from None
 
