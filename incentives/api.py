@@ -15,18 +15,13 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from incentives import by_hand, ledger, sight
 from incentives.chain import GENESIS
 from incentives.models import Account, Ledger, Transfer
+from incentives.paging import Problem, page
 from incentives.rewards import MICROTOKENS, improvement_pool
 
 MOST = 2**63 - 1
 NEWEST = 1000  # transactions that the compatible ledger lists
 
 router = Router(tags=["incentives"])
-
-
-class Problem(Schema):
-    """Any error."""
-
-    detail: str
 
 
 def _number(value: Any) -> Any:
@@ -304,12 +299,4 @@ def _transfer(row: Transfer) -> dict[str, Any]:
 def _page(request: HttpRequest, response: HttpResponse, rows: QuerySet, filters: Page) -> list[Model]:
     """The rows after the cursor; a Link header tells the next page if there is one."""
     _refuse_unknown(request, filters)
-    if filters.cursor is not None:
-        rows = rows.filter(pk__lt=filters.cursor)
-    found = list(rows[: filters.limit + 1])
-    if len(found) > filters.limit:
-        query = request.GET.copy()
-        query["cursor"] = str(found[filters.limit - 1].pk)
-        url = request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
-        response["Link"] = f'<{url}>; rel="next"'
-    return found[: filters.limit]
+    return page(request, response, rows, limit=filters.limit, cursor=filters.cursor)

@@ -133,11 +133,11 @@ def _append(ledger_id: int, content: Content, reverses: Transaction | None = Non
     posted = _record(ledger, content, reverses)
     _record_transfers(posted, content, accounts)
     _move(accounts, changes)
-    _query("UPDATE incentives_ledger SET head = %s, length = %s WHERE id = %s", posted.hash, posted.sequence, ledger.pk)
+    query("UPDATE incentives_ledger SET head = %s, length = %s WHERE id = %s", posted.hash, posted.sequence, ledger.pk)
     return posted
 
 
-def _query(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+def query(statement: str, *values: Any) -> list[tuple[Any, ...]]:
     """A statement's rows. What every posting does is written in SQL, since the ORM would take four times as long as
     the data base does; the statements are those of both data bases."""
     with connection.cursor() as cursor:
@@ -169,7 +169,7 @@ class _Held(NamedTuple):
 
 def _locked(ledger_id: int) -> _Locked:
     lock = " FOR UPDATE" if connection.features.has_select_for_update else ""
-    rows = _query(f"SELECT id, name, head, length FROM incentives_ledger WHERE id = %s{lock}", ledger_id)
+    rows = query(f"SELECT id, name, head, length FROM incentives_ledger WHERE id = %s{lock}", ledger_id)
     if not rows:
         raise Ledger.DoesNotExist(f"There is no ledger {ledger_id}")
     return _Locked(*rows[0])
@@ -177,7 +177,7 @@ def _locked(ledger_id: int) -> _Locked:
 
 def _known(ledger: _Locked, key: str) -> Transaction | None:
     """After the lock, in a statement of its own: only so PostgreSQL shows what was committed while we waited."""
-    found = _query("SELECT id FROM incentives_transaction WHERE ledger_id = %s AND key = %s", ledger.pk, key)
+    found = query("SELECT id FROM incentives_transaction WHERE ledger_id = %s AND key = %s", ledger.pk, key)
     return Transaction.objects.get(pk=found[0][0]) if found else None
 
 
@@ -202,7 +202,7 @@ def _accounts(ledger: _Locked, names: set[str]) -> dict[str, _Held]:
     wanted = (
         f"SELECT name, id, balance FROM incentives_account WHERE ledger_id = %s AND name IN ({_places(len(names))})"
     )
-    accounts = {name: _Held(pk, balance) for name, pk, balance in _query(wanted, ledger.pk, *sorted(names))}
+    accounts = {name: _Held(pk, balance) for name, pk, balance in query(wanted, ledger.pk, *sorted(names))}
     missing = _create_accounts(ledger.pk, sorted(names - accounts.keys())) if len(accounts) < len(names) else []
     return accounts | {account.name: _Held(account.pk, account.balance) for account in missing}
 
@@ -241,7 +241,7 @@ def _record(ledger: _Locked, content: Content, reverses: Transaction | None) -> 
         "recorded_at": connection.ops.adapt_datetimefield_value(recorded_at),
     }
     insert = f"INSERT INTO incentives_transaction ({', '.join(row)}) VALUES {_places(1, len(row))} RETURNING id"
-    [(pk,)] = _query(insert, *stored.values())
+    [(pk,)] = query(insert, *stored.values())
     return Transaction.from_db(connection.alias, ["id", *row], [pk, *row.values()])
 
 
@@ -253,13 +253,13 @@ def _record_transfers(posted: Transaction, content: Content, accounts: Mapping[s
     ]
     for batch in (rows[start : start + ROWS] for start in range(0, len(rows), ROWS)):
         insert = f"INSERT INTO incentives_transfer ({', '.join(columns)}) VALUES {_places(len(batch), len(columns))}"
-        _query(insert, *chain.from_iterable(batch))
+        query(insert, *chain.from_iterable(batch))
 
 
 def _move(accounts: Mapping[str, _Held], changes: Mapping[str, int]) -> None:
     """All balances in one statement."""
     rows = ", ".join(f"({accounts[name].pk:d}, {change:d})" for name, change in changes.items())
-    _query(
+    query(
         f"WITH change (account_id, amount) AS (VALUES {rows}) "
         "UPDATE incentives_account SET balance = balance + change.amount "
         "FROM change WHERE incentives_account.id = change.account_id"

@@ -25,7 +25,7 @@ MANY = 100  # forgotten rows that go at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class Throttle:
     """What is counted together: so many attempts are free, then come pauses of `first`, twice `first`, ... seconds."""
 
     who: tuple[str, ...]
@@ -49,16 +49,16 @@ def person(name: str) -> str:
     return unicodedata.normalize("NFKC", name[:LONGEST_NAME]).strip().casefold()
 
 
-def ways_to_sign_in(name: str, address: str, browser: str) -> list[Way]:
+def ways_to_sign_in(name: str, address: str, browser: str) -> list[Throttle]:
     """A browser that its person has used before has a way of its own, so that nobody else can shut it out. All others
     are counted by name and address, by address, and by name: many addresses together are slowed down too.
     """
     if browser:
-        return [Way(who=("browser", person(name), browser), free=5)]
+        return [Throttle(who=("browser", person(name), browser), free=5)]
     return [
-        Way(who=("sign-in", person(name), address), free=5),
-        Way(who=("from", address), free=20),
-        Way(who=("name", person(name)), free=50, longest=60),
+        Throttle(who=("sign-in", person(name), address), free=5),
+        Throttle(who=("from", address), free=20),
+        Throttle(who=("name", person(name)), free=50, longest=60),
     ]
 
 
@@ -76,15 +76,15 @@ def forgive(name: str, address: str, browser: str = "") -> None:
 
 def seconds_to_reset(address: str) -> int:
     """0, or the seconds until this address may ask for another mail."""
-    return _pass([Way(who=("reset", address), free=5)])
+    return _pass([Throttle(who=("reset", address), free=5)])
 
 
 def seconds_to_mail(mailbox: str) -> int:
     """0, or the seconds until this mailbox may be sent another mail that anybody can ask for: three an hour."""
-    return _pass([Way(who=("mail", person(mailbox)), free=2, first=3600, longest=3600)])
+    return _pass([Throttle(who=("mail", person(mailbox)), free=2, first=3600, longest=3600)])
 
 
-def _pass(ways: list[Way]) -> int:
+def _pass(ways: list[Throttle]) -> int:
     """0, and one more attempt on every way; or the seconds until all are open, and none more on any."""
     ways = sorted(ways, key=lambda way: way.key)  # all lock in one order
     keys, now = [way.key for way in ways], datetime.fromtimestamp(time.time(), UTC)

@@ -28,7 +28,7 @@ SHOWN = 20  # rows of each kind on a simulation's page; a link leads to all of t
 MOST = 100  # simulations that an action takes at once
 
 
-class Some(LookOnly, admin.TabularInline):
+class FirstRows(LookOnly, admin.TabularInline):
     """A few rows, however many there are: the first ones in `ordering`."""
 
     of = "simulation"
@@ -41,14 +41,14 @@ class Some(LookOnly, admin.TabularInline):
         return super().get_queryset(request).filter(pk__in=some.values("pk"))
 
 
-class SomeClients(Some):
+class FirstClients(FirstRows):
     model = Client
     verbose_name_plural = f"Clients, the first {SHOWN}"
     fields = readonly_fields = ("number", "behaviour", "num_examples", "rounds", "contribution", "reward_microtokens")
     ordering = ("number",)
 
 
-class NewestRounds(Some):
+class NewestRounds(FirstRows):
     model = Round
     verbose_name_plural = f"Rounds, the newest {SHOWN}"
     fields = readonly_fields = (
@@ -61,14 +61,14 @@ class NewestRounds(Some):
         return super().get_queryset(request).defer("evidence")
 
 
-class NewestEvents(Some):
+class NewestEvents(FirstRows):
     model = Event
     verbose_name_plural = f"Events, the newest {SHOWN}"
     fields = readonly_fields = ("sequence", "kind", "at", "message")
     ordering = ("-sequence",)
 
 
-class ContributionsOfRound(Some):
+class ContributionsOfRound(FirstRows):
     model = Contribution
     of = "round"
     verbose_name_plural = f"Contributions, the first {SHOWN}"
@@ -79,7 +79,7 @@ class ContributionsOfRound(Some):
         return super().get_queryset(request).select_related("client")
 
 
-class ContributionsOfClient(Some):
+class ContributionsOfClient(FirstRows):
     model = Contribution
     of = "client"
     verbose_name_plural = f"Contributions, the newest {SHOWN}"
@@ -112,7 +112,7 @@ class SimulationAdmin(LookOnly, admin.ModelAdmin):
     search_help_text = "number, user, beginning of a hash or of a worker's host, words of a failure"
     ordering = ("-id",)
     readonly_fields = ("all_of_it", "newest_contributions")
-    inlines = (SomeClients, NewestRounds, NewestEvents)
+    inlines = (FirstClients, NewestRounds, NewestEvents)
     actions = ("cancel", "resume", "run_again", "archive", "unarchive")
 
     @admin.display(description="all of it")

@@ -45,7 +45,7 @@ def chosen(family: str, default: str, help: str, *, group: str) -> Any:
     )
 
 
-def told(default: Callable[[], Any], help: str, *, group: str) -> Any:
+def structured(default: Callable[[], Any], help: str, *, group: str) -> Any:
     """A field with a form of its own, which its class checks."""
     return dataclasses.field(
         default_factory=default, metadata={"help": help, "group": group, "parameter": None, "family": None}
@@ -99,10 +99,10 @@ class TrainingConfig:
         whole(2, "Fewest clients in a round, whatever the share", minimum=1, maximum=1_000_000), group="Clients"
     )
     sampler: Choice = chosen("sampler", "uniform", "Which clients take part in a round", group="Clients")
-    behaviours: Mapping[int, Mapping[str, Any]] = told(
+    behaviours: Mapping[int, Mapping[str, Any]] = structured(
         dict, "Clients that do not play fair; all others are honest", group="Clients"
     )
-    population: tuple[Mapping[str, Any], ...] = told(
+    population: tuple[Mapping[str, Any], ...] = structured(
         tuple, "Shares of the clients that do not play fair, drawn by the seed", group="Clients"
     )
     local_epochs: int = option(
@@ -278,8 +278,10 @@ class TrainingConfig:
     @property
     def cohort_size(self) -> int:
         """Clients in each round."""
-        wanted = max(self.min_available_clients, round(self.fraction_fit * self.num_clients))
-        return min(wanted, self.num_listed)
+        return min(
+            sampled(self.num_clients, self.fraction_fit, self.min_available_clients),
+            self.num_listed,
+        )
 
     def resolved(self, dataset: str) -> Self:
         """The same configuration with a concrete data set, validation size and behaviour of each client; checked again
@@ -302,6 +304,11 @@ class TrainingConfig:
                 drawn |= dict.fromkeys(others[:count], of_kind)
                 del others[:count]
         return {client: drawn[client] for client in sorted(drawn)}
+
+
+def sampled(num_clients: int, fraction_fit: float, min_available_clients: int) -> int:
+    """How many clients a round has where all may be sampled."""
+    return min(num_clients, max(min_available_clients, round(fraction_fit * num_clients)))
 
 
 def fields_of(config: type[TrainingConfig]) -> tuple[dataclasses.Field[Any], ...]:

@@ -74,7 +74,7 @@ def run(
     yield started
     federated = devices.placed(federated, device)
     on_card = devices.has_card(config, device)
-    course = Course(
+    context = RunContext(
         federated=federated,
         train=train,
         card=Card(federated, data.train_y) if on_card else None,
@@ -88,7 +88,7 @@ def run(
     )
     state, score = resume or _untrained(federated, config_sha256), None
     for round_number in range(state.round_number + 1, config.num_rounds + 1):
-        events = play_round(course, state, round_number)
+        events = play_round(context, state, round_number)
         try:
             state, score = yield from (events if round_number > replay_until else _without_lines(events))
         except torch.OutOfMemoryError as error:
@@ -100,7 +100,7 @@ def run(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Course:
+class RunContext:
     """How the rounds of one run go: the arguments of `run` that every round needs."""
 
     federated: Federation
@@ -115,23 +115,23 @@ class Course:
     known: bool  # whether cohorts are drawn from the configuration alone, so that one may look ahead
 
 
-def play_round(course: Course, state: State, round_number: int) -> Done:
+def play_round(context: RunContext, state: State, round_number: int) -> Done:
     """One round from the state before it to the state after it, which the generator returns with the round's score."""
-    federated, config, begin = course.federated, course.federated.config, perf_counter()
-    cohort = _sampled(course.sample, config, round_number)
+    federated, config, begin = context.federated, context.federated.config, perf_counter()
+    cohort = _sampled(context.sample, config, round_number)
     yield lines.round_begins(round_number, config.num_rounds, len(cohort))
 
-    played = yield from (_played if course.card is None else _played_on_card)(course, state, cohort, round_number)
+    played = yield from (_played if context.card is None else _played_on_card)(context, state, cohort, round_number)
     _refuse_infinite(config, round_number, played)
     if played.score is not None:
         yield lines.evaluated(played.score, len(federated.data.test_y))
 
     begin_valuation = perf_counter()
     valued = None
-    if course.value is not None:
+    if context.value is not None:
         total_examples = sum(report.num_examples for report in played.reports)
         try:
-            valued = course.value(_game(course, state.weights, played.deltas, played.reports, total_examples))
+            valued = context.value(_game(context, state.weights, played.deltas, played.reports, total_examples))
         except FloatingPointError as error:
             raise TrainingError(f"Round {round_number}: {error}; {lines.calmer(config)}") from None
     valuated = perf_counter()
@@ -154,7 +154,7 @@ def play_round(course: Course, state: State, round_number: int) -> Done:
         validation_loss=played.validation_loss,
         best_validation_loss=state.best_validation_loss,
         weights_sha256=networks.weights_sha256(played.weights),
-        checkpoint_sha256=saved.save(course.checkpoints, after) if course.checkpoints else None,
+        checkpoint_sha256=saved.save(context.checkpoints, after) if context.checkpoints else None,
         train_seconds=played.train_seconds,
         evaluate_seconds=played.evaluate_seconds,
         valuation_seconds=valuated - begin_valuation,
@@ -164,16 +164,18 @@ def play_round(course: Course, state: State, round_number: int) -> Done:
     return after, played.score
 
 
-def _played(course: Course, state: State, cohort: Sequence[int], round_number: int) -> Generator[Event, None, Played]:
+def _played(
+    context: RunContext, state: State, cohort: Sequence[int], round_number: int
+) -> Generator[Event, None, Played]:
     """On the processor, by the configuration's backend, client by client."""
-    federated, config, begin = course.federated, course.federated.config, perf_counter()
+    federated, config, begin = context.federated, context.federated.config, perf_counter()
     tasks = federation.tasks(federated, cohort)
     total_examples = sum(len(task.indices) for task in tasks)
-    arriving = course.train(federated.network, state.weights, tasks, federated.data, config, round_number)
+    arriving = context.train(federated.network, state.weights, tasks, federated.data, config, round_number)
     reports: list[ClientReport] = []
     updates: Iterable[Update] = _reported(arriving, config, round_number, reports)
     deltas = None
-    if course.looks or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
+    if context.looks or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
         deltas = torch.zeros(len(tasks), len(state.weights))
         updates = yield from _kept(updates, deltas, reports)
     weights, strategy_state = strategies.join(config, state.weights, updates, total_examples, state.strategy_state)
@@ -195,20 +197,20 @@ def _played(course: Course, state: State, cohort: Sequence[int], round_number: i
 
 
 def _played_on_card(
-    course: Course, state: State, cohort: Sequence[int], round_number: int
+    context: RunContext, state: State, cohort: Sequence[int], round_number: int
 ) -> Generator[Event, None, Played]:
     """On a GPU, all clients at once."""
-    assert course.card is not None
-    config = course.federated.config
-    looks_ahead = course.known and round_number < config.num_rounds
-    played = course.card.play(
+    assert context.card is not None
+    config = context.federated.config
+    looks_ahead = context.known and round_number < config.num_rounds
+    played = context.card.play(
         cohort,
         state.weights,
         state.strategy_state,
         round_number,
-        whole=course.looks,
+        whole=context.looks,
         test=_is_tested(config, round_number),
-        after=partial(_sampled, course.sample, config, round_number + 1) if looks_ahead else None,
+        after=partial(_sampled, context.sample, config, round_number + 1) if looks_ahead else None,
     )
     for report in played.reports if not played.is_finite else ():
         _refuse_infinite_update(report, config, round_number)
@@ -305,12 +307,12 @@ def _refuse_infinite(config: TrainingConfig, round_number: int, played: Played) 
 
 
 def _game(
-    course: Course, weights: Tensor, deltas: Tensor | None, reports: Sequence[ClientReport], total_examples: int
+    context: RunContext, weights: Tensor, deltas: Tensor | None, reports: Sequence[ClientReport], total_examples: int
 ) -> CoalitionGame | Roster:
     """The round's game. Who sent nothing does not play; under fixed weights a client whose update is zero changes no
     coalition, so it does not either."""
-    federated, clients = course.federated, course.federated.holdings.clients
-    if course.utility_weights == "fixed":
+    federated, clients = context.federated, context.federated.holdings.clients
+    if context.utility_weights == "fixed":
         plays = [report.update_norm > 0 for report in reports]
     else:
         plays = [report.loss_before is not None or federated.config.absent_vote for report in reports]
@@ -330,6 +332,6 @@ def _game(
         federated.validation_y,
         cohort=cohort,
         players=players,
-        utility=course.utility,
-        utility_weights=course.utility_weights,
+        utility=context.utility,
+        utility_weights=context.utility_weights,
     )

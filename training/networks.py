@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,12 @@ def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> Non
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.uniform_(-bound, bound, generator=generator)
+
+
+def views(flat: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Views of flat [P], each in the shape of its parameter."""
+    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
+    return [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 def flatten(network: nn.Module) -> Tensor:

@@ -82,7 +82,7 @@ def simulate(
         elif event.round_number <= recorded_rounds:
             yield economy.paid(event)
         else:
-            yield from told(config, event, economy.paid(event))
+            yield from with_lines(config, event, economy.paid(event))
 
 
 def summary(config: SimulationConfig) -> str:
@@ -253,7 +253,7 @@ def _loss_to_beat(config: SimulationConfig, trained: RoundTrained) -> float | No
     return trained.previous_validation_loss if each_round else trained.best_validation_loss
 
 
-def told(config: SimulationConfig, trained: RoundTrained, done: Round) -> Iterator[Event]:
+def with_lines(config: SimulationConfig, trained: RoundTrained, done: Round) -> Iterator[Event]:
     """The lines about valuation and reward, then the round itself."""
     if trained.valued is not None:
         yield Log(message=_valuation_line(config, trained.valued))

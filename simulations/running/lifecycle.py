@@ -331,6 +331,10 @@ def cancel(simulation_id: int) -> Simulation:
     return Simulation.objects.get(pk=simulation_id)
 
 
+def can_resume(simulation: Simulation) -> bool:
+    return simulation.status in (Status.FAILED, Status.CANCELLED) or is_interrupted(simulation)
+
+
 def resume(simulation_id: int, *, address: str = "", by_shell: bool = False) -> Simulation:
     """Queue a failed, cancelled or interrupted simulation again, or let it wait for a shell alone. It takes a new turn:
     its owner's, or where it has none that of the address.
@@ -341,7 +345,7 @@ def resume(simulation_id: int, *, address: str = "", by_shell: bool = False) -> 
         if not by_shell:
             turns.only_one_at_a_time()
         simulation = Simulation.objects.get(pk=simulation_id)
-        if not (simulation.status in (Status.FAILED, Status.CANCELLED) or is_interrupted(simulation)):
+        if not can_resume(simulation):
             allowed = "only a failed, cancelled or interrupted one can go on"
             raise Conflict(f"Simulation {simulation_id} is {simulation.status}; {allowed}")
         seen = Simulation.objects.filter(pk=simulation_id, status=simulation.status, fence=simulation.fence)

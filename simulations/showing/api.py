@@ -17,6 +17,7 @@ from ninja.errors import HttpError
 from pydantic import Field
 
 import kinds
+from incentives.paging import Problem, link_next, page
 from simulations import owners, reading
 from simulations.config import CHOICES, FIELDS, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
@@ -36,10 +37,6 @@ Position = Annotated[int, Query(ge=0, le=MOST)]
 IdempotencyKey = Annotated[
     str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200, pattern="^[!-~]+$")
 ]
-
-
-class Problem(Schema):
-    detail: str
 
 
 class Record(Schema):
@@ -189,17 +186,7 @@ def simulations(
     rows = owners.seen_by(request.user).filter(archived=archived).select_related("owned_by").order_by("-id")
     if status is not None:
         rows = rows.filter(status=status)
-    if cursor is not None:
-        rows = rows.filter(pk__lt=cursor)
-    page = list(rows[: limit + 1])
-    if len(page) > limit:
-        link_next(request, response, limit=limit, cursor=page[limit - 1].pk)
-    return [results.record(simulation) for simulation in page[:limit]]
-
-
-def link_next(request: HttpRequest, response: HttpResponse, **values: Any) -> None:
-    query = urlencode(request.GET.dict() | values)
-    response["Link"] = f'<{request.build_absolute_uri(request.path)}?{query}>; rel="next"'
+    return [results.record(found) for found in page(request, response, rows, limit=limit, cursor=cursor)]
 
 
 STARTED = {201: Record, 400: Problem, 409: Problem, 422: Problem, 429: Problem}
@@ -333,10 +320,10 @@ def rounds(
 ):
     """Rounds after the cursor with whole cohorts; fewer than `limit` where those are large. Link tells the next."""
     shown = found(request, simulation_id)
-    page = results.rounds(shown, after=cursor, most=limit, most_numbers=MOST_NUMBERS)
-    if page and page[-1]["round"] < shown.rounds_done:
-        link_next(request, response, limit=limit, cursor=page[-1]["round"])
-    return page
+    rows = results.rounds(shown, after=cursor, most=limit, most_numbers=MOST_NUMBERS)
+    if rows and rows[-1]["round"] < shown.rounds_done:
+        link_next(request, response, limit=limit, cursor=rows[-1]["round"])
+    return rows
 
 
 ACTED = {200: Record, 403: Problem, 404: Problem, 409: Problem}

@@ -70,12 +70,11 @@ def page(simulation: Simulation, *, may_act: bool = True) -> dict[str, Any]:
 def status(simulation: Simulation, may_act: bool) -> dict[str, Any]:
     """What is done with it, and what the reader may do."""
     is_interrupted = lifecycle.is_interrupted(simulation)
-    can_resume = simulation.status in (Status.FAILED, Status.CANCELLED) or is_interrupted
     return {
         "state": "interrupted" if is_interrupted else simulation.status,
         "facts": wording.facts(simulation),
         "can_cancel": may_act and not simulation.is_finished,
-        "can_resume": may_act and can_resume,
+        "can_resume": may_act and lifecycle.can_resume(simulation),
         "can_archive": may_act and simulation.is_finished,
     }
 

@@ -6,11 +6,12 @@ from django.http import HttpRequest
 from ninja import Field, Router, Schema
 
 import kinds
+from incentives.paging import Problem
 from kinds import ConfigError
 from simulations import estimates, paces
 from simulations.config import CHOICES, SimulationConfig
 from simulations.running import lifecycle
-from simulations.showing.api import AS_BODY, Problem, body
+from simulations.showing.api import AS_BODY, body
 
 router = Router(tags=["planning"])
 

@@ -77,7 +77,7 @@ def _plain_greeting(simulation: Simulation) -> str:
 
 
 @dataclass(eq=False, kw_only=True)
-class Place:
+class Slot:
     """One of the FEDSITE_MAX_STREAMS places of this process; free when nobody holds it any more."""
 
     address: str
@@ -87,7 +87,7 @@ class Place:
     is_over: bool = False
 
 
-taken: WeakSet[Place] = WeakSet()  # weak: a viewer who leaves before the first frame frees his place too
+taken: WeakSet[Slot] = WeakSet()  # weak: a viewer who leaves before the first frame frees his place too
 refused = 0  # streams, since this process started
 taking = threading.Lock()  # requests have threads of their own
 
@@ -130,7 +130,7 @@ def streaming(request: HttpRequest, find: Callable[[], Simulation], after: int, 
     """The response that streams what is found, or started, once there is a place for its viewer. 503 where this process
     has as many streams as it may, 429 where the viewer has. To be called in the request's thread."""
     visitor, person = request.visitor, owners.person(request)
-    place = Place(address=request.address, person=person and person.pk, key=(visitor.key, format.name))
+    place = Slot(address=request.address, person=person and person.pk, key=(visitor.key, format.name))
     if refusal := _refusal(place):
         return refusal
     simulation = find()
@@ -150,7 +150,7 @@ def streaming(request: HttpRequest, find: Callable[[], Simulation], after: int, 
     return response
 
 
-def _refusal(place: Place) -> HttpResponse | None:
+def _refusal(place: Slot) -> HttpResponse | None:
     """Take the place; or the reason why it is not to be had."""
     global refused
     with taking:
@@ -172,7 +172,7 @@ def _refusal(place: Place) -> HttpResponse | None:
         return None
 
 
-async def _frames(simulation: Simulation, after: int, format: Format, place: Place) -> AsyncIterator[str]:
+async def _frames(simulation: Simulation, after: int, format: Format, place: Slot) -> AsyncIterator[str]:
     """Greeting, everything after the number, what is new as it comes, and the closing frame. Under daphne an exception
     here would leave the browser waiting for ever, so it ends the stream and the browser comes back."""
     logs.about(simulation=simulation.pk)
@@ -194,7 +194,7 @@ def _let_go() -> None:
             connection.close()
 
 
-async def _follow(simulation: Simulation, after: int, format: Format, place: Place) -> AsyncIterator[str]:
+async def _follow(simulation: Simulation, after: int, format: Format, place: Slot) -> AsyncIterator[str]:
     until = time.monotonic() + LIFETIME_SECONDS
     # The feed reads what is new. What there is already each viewer reads for himself, as fast as he takes it.
     async with feed.watching(simulation.pk, max(after, simulation.last_sequence), place) as source:

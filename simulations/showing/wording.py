@@ -9,6 +9,7 @@ import kinds
 from simulations.config import CHOICES, FIELDS, kind_in
 from simulations.models import Simulation
 from simulations.running import manifest
+from training.config import sampled
 
 LABELS = {
     "num_clients": "Clients",
@@ -99,7 +100,7 @@ def model(simulation: Simulation) -> str:
 def clients(simulation: Simulation) -> str:
     """'10 clients', '1,000 clients, 100 each round'."""
     fewest, share = simulation.config["min_available_clients"], simulation.fraction_fit
-    cohort = min(simulation.num_clients, max(fewest, round(share * simulation.num_clients)))
+    cohort = sampled(simulation.num_clients, share, fewest)
     noun = "client" if simulation.num_clients == 1 else "clients"
     each = "" if cohort == simulation.num_clients else f", {cohort:,} each round"
     return f"{simulation.num_clients:,} {noun}{each}"

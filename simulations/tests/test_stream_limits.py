@@ -48,7 +48,7 @@ def test_one_too_many_is_told_to_come_back(start_server, path):
 
 async def test_after_its_time_it_ends_without_the_closing_frame(monkeypatch):
     monkeypatch.setattr(stream, "LIFETIME_SECONDS", -1)
-    place = stream.Place(address="192.0.2.1", person=None, key="k")
+    place = stream.Slot(address="192.0.2.1", person=None, key="k")
     stream.taken.add(place)
     simulation = Simulation(pk=1, last_sequence=3)
     frames = [text async for text in stream._frames(simulation, 0, stream.JSON, place)]
@@ -89,7 +89,7 @@ async def test_a_feed_outlives_whatever_goes_wrong(monkeypatch):
 
     monkeypatch.setattr(feed, "read_after", read_after)
     monkeypatch.setattr(feed, "LOOK_SECONDS", 0.01)
-    watcher = stream.Place(address="192.0.2.1", person=None, key="k")
+    watcher = stream.Slot(address="192.0.2.1", person=None, key="k")
     async with feed.watching(1, 0, watcher) as source:
         batch = await source.batch_after(0, 30, watcher)
     assert batch is not None

@@ -35,7 +35,7 @@ def start(network: nn.Module, weights: Tensor, rule: Rule, x: Tensor) -> Start |
 
 
 class Client:
-    """A worker's room for one client at a time."""
+    """A worker's memory for one client at a time."""
 
     def __init__(self, start: Start) -> None:
         self.start, self.rule = start, start.rule
@@ -52,7 +52,7 @@ class Client:
         self.velocity.zero_()
         held = self.rule.fixed(self.start.weights, [job.task.correction])
         batches = zip(torch.split(job.examples, [*job.widths]), torch.split(job.labels, [*job.widths]), strict=True)
-        told = {*job.told}
+        told = {*job.reported}
         losses = [self._step(*batch, held, step in told) for step, batch in enumerate(batches)]
         before, after = ends_of(losses)
         return Trained(delta=self.weights - self.start.weights, loss_before=before, loss_after=after)
@@ -60,14 +60,14 @@ class Client:
     def _step(self, examples: Tensor, labels: Tensor, fixed: Tensor | None, told: bool) -> float:
         """One step by the rule; the loss before it, or 0.0 where nobody asks for it."""
         labels = labels[:, None]
-        way = _Way(self.start, self.weights, self.start.x.index_select(0, examples))
-        chances = torch.log_softmax(way.logits, 1)
+        passed = _Pass(self.start, self.weights, self.start.x.index_select(0, examples))
+        chances = torch.log_softmax(passed.logits, 1)
         loss = -chances.gather(1, labels).mean().item() if told else 0.0
         error = chances.exp_().scatter_(1, labels, -1.0, reduce="add").div_(len(labels))
         if not (self.rule.momentum or self.rule.pull or fixed is not None):
-            way.back(error, self.weights, -self.rule.lr)
+            passed.back(error, self.weights, -self.rule.lr)
             return loss
-        way.back(error, self.velocity.mul_(self.rule.momentum), 1.0)
+        passed.back(error, self.velocity.mul_(self.rule.momentum), 1.0)
         self.velocity.add_(self.weights, alpha=self.rule.pull)
         if fixed is not None:
             self.velocity.add_(fixed[0])
@@ -75,7 +75,7 @@ class Client:
         return loss
 
 
-class _Way:
+class _Pass:
     """A batch on its way up through the layers, and the errors on their way down."""
 
     def __init__(self, start: Start, weights: Tensor, x: Tensor) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from training import thin
 from training.backends.descent import Job, Rule, Trained, ends_of, laid_out
-from training.backends.memory import Room, Shelf
+from training.backends.memory import DeltaCache, Scratch
 from training.layers import Dense, dense_layers
 from training.thin import Thin
 
@@ -58,18 +58,18 @@ def start(network: nn.Module, weights: Tensor, rule: Rule, x: Tensor) -> Start |
 
 
 class Stack:
-    """A worker's room for so many clients, used again and again: fresh memory costs a page fault every 4 KB."""
+    """A worker's memory for so many clients, used again and again: fresh memory costs a page fault every 4 KB."""
 
     def __init__(self, start: Start, clients: int, batch: int) -> None:
         self.start, self.batch = start, batch
         self.weights = [_Parameter.among(clients, start, layer.weight, layer.outputs) for layer in start.layers]
         self.biases = [_Parameter.among(clients, start, layer.bias, 1) for layer in start.layers]
-        self.values = [Room(start.weights, clients * batch, layer.inputs) for layer in start.layers]
-        self.logits = Room(start.weights, clients * batch, start.layers[-1].outputs)
-        self.errors = [Room(start.weights, clients * batch, layer.outputs) for layer in start.layers]
+        self.values = [Scratch(start.weights, clients * batch, layer.inputs) for layer in start.layers]
+        self.logits = Scratch(start.weights, clients * batch, start.layers[-1].outputs)
+        self.errors = [Scratch(start.weights, clients * batch, layer.outputs) for layer in start.layers]
         self.ones = start.weights.new_ones(clients, 1, batch)
         self.parts: dict[tuple[int, int, int, bool], _Part] = {}
-        self.shelf = Shelf(start.weights, clients)
+        self.cache = DeltaCache(start.weights, clients)
 
     @torch.no_grad()
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
@@ -143,13 +143,13 @@ class _Part:
     def __init__(self, stack: Stack, at: slice, width: int, first: bool) -> None:
         clients = at.stop - at.start
         self.width, self.batches, length = width, 1 if first else clients, clients * width if first else width
-        weights = [_Place(weight, at, first) for weight in stack.weights]  # [clients, outputs, inputs]
-        biases = [_Place(bias, at, first) for bias in stack.biases]  # [clients, 1, outputs]
+        weights = [_ParameterSlice(weight, at, first) for weight in stack.weights]  # [clients, outputs, inputs]
+        biases = [_ParameterSlice(bias, at, first) for bias in stack.biases]  # [clients, 1, outputs]
         matrices, offsets = [each.passed for each in weights], [each.passed for each in biases]
         self.logits = stack.logits.standing(self.batches, length)  # [batches, classes, length]
         self.error = stack.errors[-1].standing(self.batches, length)  # of the logits
-        inputs = [room.of(self.batches, length) for room in stack.values]  # [batches, length, inputs] of each layer
-        errors = [room.of(self.batches, length) for room in stack.errors[:-1]]  # of the outputs of all but the last
+        inputs = [each.of(self.batches, length) for each in stack.values]  # [batches, length, inputs] of each layer
+        errors = [each.of(self.batches, length) for each in stack.errors[:-1]]  # of the outputs of all but the last
         self.images = inputs[0].flatten(0, 1)
         ways = [matrix.mT for matrix in matrices[:-1]]
         self.up = [*zip(offsets[:-1], inputs[:-1], ways, inputs[1:], strict=True)]
@@ -157,15 +157,15 @@ class _Part:
         self.down = [*zip([*errors, self.error.mT][1:], matrices[1:], inputs[1:], errors, strict=True)]
 
         # The same memory client by client: [clients, width, inputs or outputs] of each layer.
-        self.inputs = [room.of(clients, width) for room in stack.values]
+        self.inputs = [each.of(clients, width) for each in stack.values]
         last = self.error.view(self.batches, -1, clients // self.batches, width).permute(0, 2, 3, 1).flatten(0, 1)
-        self.errors = [*(room.of(clients, width) for room in stack.errors[:-1]), last]
+        self.errors = [*(each.of(clients, width) for each in stack.errors[:-1]), last]
         ones = stack.ones[at, :, :width]
         moved = zip(weights, biases, self.inputs, self.errors, strict=True)
         self.moves = [((weight, error.mT, x), (bias, ones, error)) for weight, bias, x, error in moved]
 
 
-class _Place:
+class _ParameterSlice:
     """A parameter of some neighbours: [n, r, c] before a step and after it, which but for the first is one memory."""
 
     def __init__(self, parameter: _Parameter, at: slice, first: bool) -> None:
@@ -193,7 +193,7 @@ class _Place:
             self.after.sub_(fixed, alpha=rule.lr)
 
 
-_Moves = Iterable[tuple[_Place, Tensor, Tensor]]  # of which a @ b over a's columns is the gradient
+_Moves = Iterable[tuple[_ParameterSlice, Tensor, Tensor]]  # of which a @ b over a's columns is the gradient
 
 
 class _Chunk:
@@ -204,7 +204,7 @@ class _Chunk:
         self.stack, self.jobs = stack, jobs
         self.examples = laid_out([job.examples for job in jobs], jobs, stack.batch)
         self.labels = laid_out([job.labels for job in jobs], jobs, stack.batch)
-        self.deltas = stack.shelf.take(len(jobs))
+        self.deltas = stack.cache.take(len(jobs))
         self.found: list[Tensor | Thin] = [*self.deltas]
         self.fixed = self.rule.fixed(weights, [job.task.correction for job in jobs])  # [n, P]
         self.losses = weights.new_zeros(len(jobs), len(jobs[0].widths))
@@ -215,7 +215,7 @@ class _Chunk:
         part = self.stack.part(at, jobs[0].widths[steps.start], steps.start == 0)
         examples, labels = (rows[at, among, : part.width].transpose(0, 1) for rows in (self.examples, self.labels))
         examples, labels = examples.reshape(len(steps), -1), labels.reshape(len(steps), part.batches, 1, -1)
-        told = {step for job in jobs for step in job.told}
+        told = {step for job in jobs for step in job.reported}
         for step, places, classes in zip(steps, examples, labels, strict=True):
             torch.index_select(self.stack.start.x, 0, places, out=part.images)
             torch.log_softmax(_logits(part), 1, out=part.error)

@@ -29,7 +29,7 @@ class Job:
         return self.work.widths
 
     @property
-    def told(self) -> tuple[int, ...]:
+    def reported(self) -> tuple[int, ...]:
         """The batches whose losses are reported."""
         steps = len(self.widths)
         few = few_of(steps)

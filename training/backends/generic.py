@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from training import networks
 from training.backends.descent import Job, Rule, Trained, ends_of
+from training.backends.sequential import momentum_step
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +45,7 @@ class Copy:
     def _descend(self, job: Job, fixed: Tensor | None) -> list[float]:
         """Local SGD over all batches, in place; their losses."""
         parameters: list[Tensor] = list(self.network.parameters())
-        held = None if fixed is None else _shaped(fixed, parameters)
+        held = None if fixed is None else networks.views(fixed, parameters)
         velocities: list[Tensor] = []
         losses = []
         batches = zip(torch.split(job.examples, [*job.widths]), torch.split(job.labels, [*job.widths]), strict=True)
@@ -57,11 +58,6 @@ class Copy:
         return losses
 
 
-def _shaped(flat: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
-    return [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
-
-
 def _step(
     parameters: list[Tensor], gradients: list[Tensor], velocities: list[Tensor], fixed: list[Tensor] | None, rule: Rule
 ) -> None:
@@ -70,9 +66,4 @@ def _step(
         torch._foreach_add_(gradients, parameters, alpha=rule.pull)
     if fixed is not None:
         torch._foreach_add_(gradients, fixed)
-    if rule.momentum and velocities:
-        torch._foreach_mul_(velocities, rule.momentum)
-        torch._foreach_add_(velocities, gradients)
-    elif rule.momentum:
-        velocities += gradients
-    torch._foreach_add_(parameters, velocities or gradients, alpha=-rule.lr)
+    momentum_step(parameters, gradients, velocities, rule.lr, rule.momentum)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 KEPT = 4  # deltas of stacks that wait to be used again
-ON_THE_SHELF = 2  # references to an array: the shelf's and that of who counts them
+UNSHARED = 2  # references to an array: the cache's and that of who counts them
 
 
-class Room:
+class Scratch:
     """Memory for so many examples' values, for as many clients and examples of each as there are at a time."""
 
     def __init__(self, like: Tensor, rows: int, width: int) -> None:
@@ -27,9 +27,9 @@ class Room:
         return self.memory[: clients * examples].view(clients, -1, examples)
 
 
-class Shelf:
+class DeltaCache:
     """Memory for the deltas of a stack, used again once nobody holds any of them any more. Whoever keeps updates just
-    makes the shelf hand out fresh memory."""
+    makes the cache hand out fresh memory."""
 
     def __init__(self, weights: Tensor, rows: int) -> None:
         self.weights, self.rows = weights, rows
@@ -43,7 +43,7 @@ class Shelf:
 
     def _free(self) -> np.ndarray:
         for place in range(len(self.kept)):
-            if sys.getrefcount(self.kept[place]) == ON_THE_SHELF:
+            if sys.getrefcount(self.kept[place]) == UNSHARED:
                 return self.kept[place]
         fresh: np.ndarray = self.weights.new_empty(self.rows, len(self.weights)).numpy()
         self.kept = [*self.kept, fresh][-KEPT:]

@@ -55,8 +55,8 @@ def _descend(
 ) -> tuple[float, float]:
     """Local SGD over all batches, in place; the mean losses over its first and over its last batches."""
     parameters: list[Tensor] = list(network.parameters())
-    start = _shaped(weights, parameters)
-    correction = None if task.correction is None else _shaped(task.correction, parameters)
+    start = networks.views(weights, parameters)
+    correction = None if task.correction is None else networks.views(task.correction, parameters)
     mu = strategies.local(config).proximal_mu
     momenta: list[Tensor] = []
     losses: list[Tensor] = []
@@ -67,12 +67,6 @@ def _descend(
         sgd_step(parameters, gradients, momenta, config)
         losses.append(loss.detach())
     return ends(torch.stack(losses))
-
-
-def _shaped(flat: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    """Views of flat [P], each in the shape of its parameter."""
-    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
-    return [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 def ends(losses: Tensor) -> tuple[float, float]:
@@ -101,9 +95,17 @@ def sgd_step(parameters: list[Tensor], gradients: list[Tensor], momenta: list[Te
     with torch.no_grad():
         if config.weight_decay:
             torch._foreach_add_(gradients, parameters, alpha=config.weight_decay)
-        if config.momentum and momenta:
-            torch._foreach_mul_(momenta, config.momentum)
-            torch._foreach_add_(momenta, gradients)
-        elif config.momentum:
-            momenta += gradients
-        torch._foreach_add_(parameters, momenta or gradients, alpha=-config.lr)
+        momentum_step(parameters, gradients, momenta, config.lr, config.momentum)
+
+
+def momentum_step(
+    parameters: list[Tensor], gradients: list[Tensor], velocities: list[Tensor], lr: float, momentum: float
+) -> None:
+    """v = g at first, then momentum v + g;  w = w - lr v; in place. `velocities` is empty before the first step and is
+    filled here."""
+    if momentum and velocities:
+        torch._foreach_mul_(velocities, momentum)
+        torch._foreach_add_(velocities, gradients)
+    elif momentum:
+        velocities += gradients
+    torch._foreach_add_(parameters, velocities or gradients, alpha=-lr)

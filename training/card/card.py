@@ -17,10 +17,10 @@ from torch import Tensor
 
 from training import networks, strategies
 from training.backends.descent import few_of, rule_of
+from training.card.buffers import RoundBuffers
 from training.card.crowd import Crowd
 from training.card.draws import Draws
 from training.card.graphs import Graphs
-from training.card.room import Room
 from training.card.sheet import Holdings, Sheet, laid_out
 from training.card.steps import steps_for
 from training.card.thin import Thin
@@ -60,7 +60,7 @@ class Card:
         self.rule, self.size = rule_of(self.config), len(federated.untrained)
         self.most = max(1, CHUNK_BYTES // (4 * self.size * (2 if self.rule.momentum else 1)))  # clients in a chunk
         self.graphs, self.draws = Graphs(self.device), Draws(self.device)
-        self.room: Room | None = None
+        self.buffers: RoundBuffers | None = None
         layers = dense_layers(federated.network)
         self.thin = (
             None if layers is None else Thin(layers, data.train_x, self.batch, self.classes, self.rule, self.graphs)
@@ -154,32 +154,32 @@ class Card:
 
     def _trained(self, sheet: Sheet, weights: Tensor, whole: bool) -> tuple[Crowd, Tensor, Tensor]:
         """What was sent; the norms of the rows, float64; the losses of the lines."""
-        room = self._room(sheet)
-        room.write(sheet, weights)
-        if not whole and not sheet.updates and room.train(sheet):
-            return Crowd(room.mean, None), *room.told(sheet)
+        buffers = self._buffers_for(sheet)
+        buffers.write(sheet, weights)
+        if not whole and not sheet.updates and buffers.train(sheet):
+            return Crowd(buffers.mean, None), *buffers.results(sheet)
         deltas = weights.new_empty(len(sheet.steps), self.size) if whole else None
         for number, stretches in enumerate(sheet.stretches):
             rows = range(number * sheet.chunk, min((number + 1) * sheet.chunk, len(sheet.steps)))
-            room.descend(stretches)
+            buffers.descend(stretches)
             for row in sorted(sheet.updates.keys() & {*rows}):
-                room.change(row - rows.start, sheet.updates[row])
+                buffers.change(row - rows.start, sheet.updates[row])
             if deltas is not None:
-                room.hand_over(deltas[rows.start : rows.stop])
-            room.join()
+                buffers.hand_over(deltas[rows.start : rows.stop])
+            buffers.join()
         if deltas is not None and sheet.is_dealt:
             deltas = deltas.index_select(0, torch.from_numpy(sheet.rows).to(self.device))
         arrived = tuple((sheet.steps[sheet.rows] > 0).tolist()) if deltas is not None else ()
-        return Crowd(room.mean, deltas, arrived), *room.told(sheet)
+        return Crowd(buffers.mean, deltas, arrived), *buffers.results(sheet)
 
-    def _room(self, sheet: Sheet) -> Room:
-        if self.room is None or not self.room.holds(sheet):
+    def _buffers_for(self, sheet: Sheet) -> RoundBuffers:
+        if self.buffers is None or not self.buffers.holds(sheet):
             network, x = self.federated.network, self.federated.data.train_x
-            self.room = None  # before there is another
+            self.buffers = None  # before there is another
             self.graphs.forget()
             steps = steps_for(network, x, sheet.chunk, self.batch, self.classes, self.rule)
-            self.room = Room(steps, sheet, self.size, self.classes, self.rule, self.graphs)
-        return self.room
+            self.buffers = RoundBuffers(steps, sheet, self.size, self.classes, self.rule, self.graphs)
+        return self.buffers
 
     def _scores(self, weights: Tensor, test: bool) -> Tensor:
         """float64 [2] of the test set, where it is looked at, and [2] of the validation set, where there is one."""

@@ -110,7 +110,7 @@ def test_one_step_of_everybody_needs_nobodys_weights(digits, model, behaviours):
     federated, cohort = gathered(config, in_float64(digits)), (1, 2, 3, 4, 5, 6, 7)
     card = Card(federated, federated.data.train_y)
     result = card.play(cohort, federated.untrained, {}, 1, whole=False, test=True)
-    assert card.room is None
+    assert card.buffers is None
     agrees(federated, result, by_one(federated, cohort), 1e-9)
 
 

@@ -21,7 +21,7 @@ MOST_STEPS_OF_ROUND = 512  # in a graph
 GATHERED_BYTES = 64 << 20  # of the examples that are gathered for several steps at once
 
 
-class Room:
+class RoundBuffers:
     """For chunks of so many clients, and sheets of up to so many rows and lines."""
 
     def __init__(self, steps: Steps, sheet: Sheet, size: int, classes: int, rule: Rule, graphs: Graphs) -> None:
@@ -64,7 +64,7 @@ class Room:
         self.next_line = self.next_row = 0
         self.graphs.run("ready", self._ready)
 
-    def told(self, sheet: Sheet) -> tuple[Tensor, Tensor]:
+    def results(self, sheet: Sheet) -> tuple[Tensor, Tensor]:
         """The norms of the rows, the losses of the lines."""
         return self.norms[: len(sheet.steps)], self.losses[: len(sheet.widths)]
 
