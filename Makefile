@@ -18,7 +18,7 @@ help: ## list these targets
 	@echo "Usage: make TARGET [PORT=8000] [PYTHON=python3.12]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1	\2/p' Makefile
 
-run: .venv/.installed .env ## the site with its worker on http://127.0.0.1:8000, dependencies and data base first
+run: .venv/.installed .env ## the site with its worker on http://127.0.0.1:8000, dependencies and database first
 	@$(BIN)/python manage.py migrate --verbosity 0
 	@echo "fedsite is on http://127.0.0.1:$(PORT)  (Ctrl-C stops it)"
 	@exec $(BIN)/python -m daphne --bind 127.0.0.1 --port $(PORT) fedsite.asgi:application
@@ -58,7 +58,7 @@ map: ## every module with its first line: what lies where
 css: ## rebuild static/css/app.css after a change of templates (needs Node; the result is committed)
 	@cd fedsite/theme/static_src && npm ci --no-audit --no-fund && npm run build
 
-clean: ## remove .venv, caches and node_modules; data base, data, checkpoints and .env stay
+clean: ## remove .venv, caches and node_modules; database, data, checkpoints and .env stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis staticfiles fedsite/theme/static_src/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -263,7 +263,7 @@ def per_example(name: str, medians: dict[str, dict[str, float]]) -> float:
 
 
 def recorded_seconds() -> float:
-    """Ten rounds of W3 by the shell command, recorded in a data base of their own, made before."""
+    """Ten rounds of W3 by the shell command, recorded in a database of their own, made before."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
             "DATABASE_URL": f"sqlite:///{folder}/bench.sqlite3",

@@ -1,7 +1,7 @@
 """What it costs to record, stream and pay a run: `python -m benchmarks.overhead [--turns 3]`.
 
 The default simulation (MNIST from FEDSITE_DATA_DIR, or `data/`), from its start to its end: once as the bare loop, and
-once by a site of its own, with checkpoints, the data base, the ledger and a viewer of the stream. What the site takes
+once by a site of its own, with checkpoints, the database, the ledger and a viewer of the stream. What the site takes
 beyond the loop and the valuation itself is the overhead. Turns alternate, each in a process of its own.
 """
 

@@ -23,7 +23,7 @@ from simulations.running.worker import SimulationConsumer  # noqa: E402
 
 
 async def http(scope: Any, receive: Any, send: Any) -> None:
-    """A request has a thread of its own. What that has opened of the data base is closed with it, not when memory is
+    """A request has a thread of its own. What that has opened of the database is closed with it, not when memory is
     tidied up."""
     async with ThreadSensitiveContext():
         try:

@@ -30,7 +30,7 @@ MOST_BODY_BYTES = settings.DATA_UPLOAD_MAX_MEMORY_SIZE  # Django refuses what is
 UNREAD_SECONDS = 60.0  # for which an answer waits to be read on
 NOT_FOR_US = (b"Upgrade", b"Daphne-Root-Path")  # a WebSocket is answered as HTTP; where our root is, nobody tells us
 ENOUGH_DESCRIPTORS = 65_536
-OTHERS = 200  # descriptors for requests that are being answered, the data base, trainers' pipes, logs
+OTHERS = 200  # descriptors for requests that are being answered, the database, trainers' pipes, logs
 REASONS = {
     408: ("Request Timeout", "The request did not come within {head:.0f} s, or its body not within {body:.0f} s"),
     413: ("Content Too Large", "A body may have at most {bytes:,} bytes"),

@@ -45,7 +45,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
 @login_not_required
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """This process and the data base, for Prometheus. Asks by itself who may read it."""
+    """This process and the database, for Prometheus. Asks by itself who may read it."""
     if not may_read_metrics(request):
         return JsonResponse({"detail": "Metrics are for who knows FEDSITE_METRICS_TOKEN"}, status=403)
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

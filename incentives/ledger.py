@@ -139,7 +139,7 @@ def _append(ledger_id: int, content: Content, reverses: Transaction | None = Non
 
 def query(statement: str, *values: Any) -> list[tuple[Any, ...]]:
     """A statement's rows. What every posting does is written in SQL, since the ORM would take four times as long as
-    the data base does; the statements are those of both data bases."""
+    the database does; the statements are those of both databases."""
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
@@ -281,7 +281,7 @@ def _check(content: Content) -> None:
 
 
 def is_account_name(name: object) -> bool:
-    """mint, treasury, client:3 and the like; numbers as the data base's integers hold them."""
+    """mint, treasury, client:3 and the like; numbers as the database's integers hold them."""
     match = ACCOUNT_NAME.fullmatch(name) if isinstance(name, str) else None
     return match is not None and int(match[1] or 0) < 2**63
 

@@ -92,7 +92,7 @@ def export(request: HttpRequest) -> StreamingHttpResponse:
 
 
 async def pieces(lines: Iterator[str]) -> AsyncIterator[str]:
-    """Lines in pieces, so that the server never holds the whole in memory nor blocks on the data base."""
+    """Lines in pieces, so that the server never holds the whole in memory nor blocks on the database."""
     take = sync_to_async(lambda: "".join(islice(lines, EXPORT_LINES)))
     while text := await take():
         yield text

@@ -69,7 +69,7 @@ def _account(request: HttpRequest, form: TokenForm, *, status: int = 200, **cont
 @login_required
 @require_POST
 def create_token(request: HttpRequest) -> HttpResponse:
-    """The one page that ever shows the secret: it is in no session, no log and no data base."""
+    """The one page that ever shows the secret: it is in no session, no log and no database."""
     form = TokenForm(request.POST)
     if not form.is_valid():
         return _account(request, form, status=422)

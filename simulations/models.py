@@ -148,7 +148,7 @@ class Worker(models.Model):
 
     name = models.CharField(max_length=200, unique=True, help_text="host:process:birth, as the owner of a claim begins")
     started_at = models.DateTimeField()
-    seen_at = models.DateTimeField(help_text="by the data base's clock")
+    seen_at = models.DateTimeField(help_text="by the database's clock")
     most_bytes = models.PositiveBigIntegerField(
         null=True, help_text="of memory that one simulation may need there, its FEDSITE_MAX_MEMORY"
     )

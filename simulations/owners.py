@@ -19,7 +19,7 @@ class NotYours(Exception):
 
 
 def person(request: HttpRequest) -> Any | None:
-    """Who asks, where somebody has signed in. Asks the data base, in open access."""
+    """Who asks, where somebody has signed in. Asks the database, in open access."""
     return request.user if request.user.is_authenticated else None
 
 

@@ -1,7 +1,7 @@
 """The data of a site of version 0.1, to prove that later versions still read and verify them.
 
-    python -m fedsite.tests.first_ledger make FILE     runs simulations on a data base of its own and writes its rows
-    python -m fedsite.tests.first_ledger load FILE     into a data base (DATABASE_URL) migrated as far as FILE knows
+    python -m fedsite.tests.first_ledger make FILE     runs simulations on a database of its own and writes its rows
+    python -m fedsite.tests.first_ledger load FILE     into a database (DATABASE_URL) migrated as far as FILE knows
 
 FILE has a JSON object a line: first the newest migrations that its rows know, then each row as `dumpdata` writes it.
 first_ledger.jsonl was made once, by version 0.1; a later version that changes what is hashed adds a file beside it.

@@ -36,7 +36,7 @@ class ServerError(AssertionError):
 
 @dataclass
 class Server:
-    """A site in a process of its own. Its data base, checkpoints and log lie in `folder`, which stays."""
+    """A site in a process of its own. Its database, checkpoints and log lie in `folder`, which stays."""
 
     folder: Path
     port: int  # 0 of a worker, which listens nowhere
@@ -138,7 +138,7 @@ def site_environment(folder: Path) -> dict[str, str]:
 
 
 def migrate(folder: Path) -> Path:
-    """A data base with every migration in `folder`; its path."""
+    """A database with every migration in `folder`; its path."""
     folder.mkdir(parents=True, exist_ok=True)
     done = run_manage("migrate", "--verbosity", "0", environment=site_environment(folder))
     if done.returncode:

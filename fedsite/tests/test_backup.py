@@ -29,7 +29,7 @@ def block(name: str) -> str:
 
 
 def run(name: str, folder: Path, environment: dict[str, str]) -> str:
-    """In a folder that has the data base and, as the project's has it, manage.py; what it prints."""
+    """In a folder that has the database and, as the project's has it, manage.py; what it prints."""
     script = f'python() {{ "{sys.executable}" "$@"; }}\n' + block(name)
     done = subprocess.run(["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

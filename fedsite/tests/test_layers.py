@@ -159,7 +159,7 @@ def imports(*modules: str) -> str:
 
 
 WEB = "import django; django.setup()\n" + imports("fedsite.urls", "fedsite.asgi", "simulations.running.worker")
-# Tests run on a data base of their own, made later than this; the check for it is not what is asked here.
+# Tests run on a database of their own, made later than this; the check for it is not what is asked here.
 WITHOUT_A_DATA_BASE = "from simulations import database; database.require = lambda: None\n"
 
 

@@ -98,7 +98,7 @@ def parameter(name: str, takes: kinds.Parameter) -> str:
 
 
 def metrics_table() -> str:
-    """The site's own metrics, as an empty data base shows them."""
+    """The site's own metrics, as an empty database shows them."""
     families = sorted(SiteCollector().collect(), key=lambda family: family.name)
     rows = [
         (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.documentation) for family in families

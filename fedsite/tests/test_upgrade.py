@@ -31,7 +31,7 @@ POST = (
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a site whose data base is as version 0.1 left it."""
+    """The environment of a site whose database is as version 0.1 left it."""
     environment = servers.site_environment(tmp_path)
     if request.param == "sqlite":
         yield loaded(environment)

@@ -44,6 +44,6 @@ def execute(statement: str) -> None:
 
 
 def without_triggers() -> None:
-    """What somebody with all rights over the data base would do first. The test's rollback brings them back."""
+    """What somebody with all rights over the database would do first. The test's rollback brings them back."""
     connection.check_constraints()  # PostgreSQL alters no table that has checks pending
     triggers.remove(connection)

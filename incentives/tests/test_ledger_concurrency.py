@@ -1,4 +1,4 @@
-"""Eight processes post to one ledger at the same time, on a data base that keeps what they commit."""
+"""Eight processes post to one ledger at the same time, on a database that keeps what they commit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROCESSES = 8
 
 @pytest.fixture
 def scratch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a migrated data base of its own, of the kind that the tests run on."""
+    """The environment of a migrated database of its own, of the kind that the tests run on."""
     if connection.vendor == "sqlite":
         shutil.copyfile(request.getfixturevalue("migrated_database"), tmp_path / "db.sqlite3")
         yield os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}"}

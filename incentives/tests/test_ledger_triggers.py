@@ -1,4 +1,4 @@
-"""The data base itself refuses to change history, on SQLite and PostgreSQL."""
+"""The database itself refuses to change history, on SQLite and PostgreSQL."""
 
 import contextlib
 import sqlite3

@@ -1,4 +1,4 @@
-"""Verification names what somebody with all rights over the data base has changed."""
+"""Verification names what somebody with all rights over the database has changed."""
 
 import re
 

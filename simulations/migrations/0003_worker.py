@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(help_text='host:process, as the owner of a claim begins', max_length=200, unique=True)),
                 ('started_at', models.DateTimeField()),
-                ('seen_at', models.DateTimeField(help_text="by the data base's clock")),
+                ('seen_at', models.DateTimeField(help_text="by the database's clock")),
             ],
         ),
     ]

@@ -1,4 +1,4 @@
-"""Doorbells on the channel layer. The data base holds the truth; a lost ring only delays, so failures are logged."""
+"""Doorbells on the channel layer. The database holds the truth; a lost ring only delays, so failures are logged."""
 
 import asyncio
 import logging

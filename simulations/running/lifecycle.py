@@ -30,7 +30,7 @@ LOOKED_AT = 20  # of the queue in one look: somebody may be faster with the firs
 
 
 def now() -> datetime:
-    """The clock that all workers of a data base share: its own, or on SQLite this machine's. Where it jumps, a lease
+    """The clock that all workers of a database share: its own, or on SQLite this machine's. Where it jumps, a lease
     ends too soon, which costs time and nothing else: the fence decides who writes."""
     if connection.vendor != "postgresql":
         return timezone.now()

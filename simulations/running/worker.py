@@ -68,7 +68,7 @@ async def run(claim: Claim) -> AsyncIterator[Event]:
     """Train a claimed simulation and yield each event once it is recorded.
 
     Ends early, without a word, where the claim goes stale. Closed or cancelled before its end, it gives the run back.
-    A data base that does not answer is waited for, and the trainer waits with it.
+    A database that does not answer is waited for, and the trainer waits with it.
     """
     logs.about(simulation=claim.simulation_id, fence=claim.fence, worker=processes.name())
     trainer = lease = limit = None

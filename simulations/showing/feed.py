@@ -27,13 +27,13 @@ GATHER_SECONDS = 0.1  # at most ten batches a second
 BATCH_EVENTS = 500
 KEPT_BATCHES = 50
 LOOK_AGAIN_SECONDS = 10.0  # whether those who watch still may
-# All that streams ask of the data base is asked here. A viewer's own thread would keep a connection (three files of
+# All that streams ask of the database is asked here. A viewer's own thread would keep a connection (three files of
 # SQLite's) for as long as he watches, and a feed outlives the viewer who came first.
 READERS = ThreadPoolExecutor(4, "reader")
 
 
 async def ask(call: Callable[..., Any], *arguments: Any) -> Any:
-    """What the call gives, once the data base answers."""
+    """What the call gives, once the database answers."""
     return await insist(call, *arguments, threads=READERS)
 
 
@@ -94,7 +94,7 @@ class Feed:
         self.is_deaf = False  # the channel layer does not answer
 
     async def keep_reading(self) -> None:
-        """Look for ever, whatever goes wrong: watchers wait for it. A data base that does not answer is asked again; so
+        """Look for ever, whatever goes wrong: watchers wait for it. A database that does not answer is asked again; so
         is a channel layer, which forgets who listens when it is restarted."""
         while True:
             try:

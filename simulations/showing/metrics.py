@@ -1,4 +1,4 @@
-"""What Prometheus reads of a site: the queue, its workers, rounds and ledgers from the data base, streams and memory
+"""What Prometheus reads of a site: the queue, its workers, rounds and ledgers from the database, streams and memory
 of this process. Numbers are read when they are asked for, in a few queries; nothing counts along.
 """
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class SiteCollector(Collector):
-    """The site's own numbers. Where the data base does not answer, those of this process, and 0 for the data base."""
+    """The site's own numbers. Where the database does not answer, those of this process, and 0 for the database."""
 
     def collect(self) -> Iterator[Metric]:
         yield gauge("streams_open", "Streams that this process has open", len(stream.taken))
@@ -35,14 +35,14 @@ class SiteCollector(Collector):
             at = lifecycle.now()
             recorded = [*simulations(at), *queue(), *who_is_there(at), leases(at), *ledgers(), *on_disk()]
         except Error:
-            log.exception("The data base does not answer; its metrics are left out")
+            log.exception("The database does not answer; its metrics are left out")
             recorded = []
             connection.close()
-        yield gauge("database_up", "1 where the data base answers", bool(recorded))
+        yield gauge("database_up", "1 where the database answers", bool(recorded))
         yield from recorded
 
     def describe(self) -> list[Metric]:
-        """Nothing: or the registry would read the data base to learn the names."""
+        """Nothing: or the registry would read the database to learn the names."""
         return []
 
 

@@ -83,7 +83,7 @@ class Slot:
     address: str
     person: int | None  # the user's, where somebody has signed in
     key: Hashable  # places of one key may stay together, or not at all
-    may_stay: Callable[[], bool] = lambda: True  # asks the data base
+    may_stay: Callable[[], bool] = lambda: True  # asks the database
     is_over: bool = False
 
 

@@ -12,4 +12,4 @@ class Visitor:
     """What access knows of a request's sender, and puts onto the request as `visitor`."""
 
     key: Hashable  # of the token or the session; visitors of one key are one
-    now: Callable[[], Any]  # the user as the data base knows him now; None where nobody would be let in any more
+    now: Callable[[], Any]  # the user as the database knows him now; None where nobody would be let in any more

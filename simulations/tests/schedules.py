@@ -2,8 +2,8 @@
 
 A schedule is one or two simulations, two or three workers as generators, now and then a shell with a run of its own, a
 user who cancels and resumes, and what goes wrong: workers killed (also within a transaction), stopped and woken, told
-to end, the clock set wrong, trainers dead, checkpoints torn, the data base silent before or after a commit. Lifecycle,
-recorder and ledger are the real ones, on the data base that Django has; only the trainer is played back from a run that
+to end, the clock set wrong, trainers dead, checkpoints torn, the database silent before or after a commit. Lifecycle,
+recorder and ledger are the real ones, on the database that Django has; only the trainer is played back from a run that
 happened. At the end nothing may be missing and nothing may be there twice. A seed gives the same schedule again.
 """
 
@@ -41,7 +41,7 @@ class ToldToEnd(BaseException):
 
 @dataclass
 class World:
-    """What is outside of the data base, and what goes wrong how often."""
+    """What is outside of the database, and what goes wrong how often."""
 
     seed: int
     random: random.Random = field(init=False)
@@ -79,7 +79,7 @@ class World:
             raise Killed
 
     def ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call with the data base, whose answer may be lost before or after it has done its part."""
+        """Call with the database, whose answer may be lost before or after it has done its part."""
         from django.db import OperationalError
 
         if self.strikes("silent_before"):
@@ -276,7 +276,7 @@ def play(seed: int) -> None:
 
 @contextmanager
 def faults(world: World) -> Iterator[None]:
-    """The world's clock and its deaths in place of real ones; the data base as it was before, afterwards."""
+    """The world's clock and its deaths in place of real ones; the database as it was before, afterwards."""
     from django.db import transaction
 
     from simulations.running import bell, lifecycle

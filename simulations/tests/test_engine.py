@@ -1,4 +1,4 @@
-"""A whole run without a data base: what is valued, what is paid, and that it is the same every time."""
+"""A whole run without a database: what is valued, what is paid, and that it is the same every time."""
 
 import dataclasses
 import hashlib

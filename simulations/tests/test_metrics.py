@@ -1,4 +1,4 @@
-"""The numbers that Prometheus reads are the data base's, whatever happened before, and cost few queries."""
+"""The numbers that Prometheus reads are the database's, whatever happened before, and cost few queries."""
 
 from datetime import timedelta
 

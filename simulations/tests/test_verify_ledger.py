@@ -29,7 +29,7 @@ def verify(*arguments) -> tuple[int, str]:
 
 @pytest.fixture
 def unguarded():
-    """The triggers taken away, as somebody with the data base's password can."""
+    """The triggers taken away, as somebody with the database's password can."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute("SET session_replication_role = replica")

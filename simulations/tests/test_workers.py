@@ -1,4 +1,4 @@
-"""Several real workers on one data base, killed and stopped: nothing is done twice, nothing is lost."""
+"""Several real workers on one database, killed and stopped: nothing is done twice, nothing is lost."""
 
 import itertools
 import os
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 900
 
 
 def ask(environment: dict[str, str], statement: str) -> list[tuple]:
-    """Rows of the workers' data base."""
+    """Rows of the workers' database."""
     url = environment["DATABASE_URL"]
     if url.startswith("sqlite"):
         database = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60)

@@ -1,4 +1,4 @@
-"""Run one simulation in the foreground, recorded beside whatever a server does on the same data base."""
+"""Run one simulation in the foreground, recorded beside whatever a server does on the same database."""
 
 import argparse
 import asyncio
@@ -39,7 +39,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.formatter_class = argparse.HelpFormatter
         parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-        parser.add_argument("--no-record", action="store_true", help="leave the data base alone")
+        parser.add_argument("--no-record", action="store_true", help="leave the database alone")
         parser.add_argument("--resume", type=int, metavar="ID", help="go on with a run, or follow a live one")
         add_fields(parser)
 
