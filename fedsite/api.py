@@ -20,6 +20,7 @@ from incentives.api import router as incentives
 from simulations import reading
 from simulations.owners import NotYours
 from simulations.running.lifecycle import Conflict, QueueFull
+from simulations.showing.api import describe_kinds
 from simulations.showing.api import router as simulations
 from simulations.showing.planning import router as planning
 from training.config import ConfigError
@@ -48,6 +49,7 @@ class Api(NinjaAPI):
         return f"{app}_api_{operation.view_func.__name__}"
 
     def get_openapi_schema(self, **path: Any) -> dict[str, Any]:
+        describe_kinds()
         schema = super().get_openapi_schema(**path)
         schema["components"]["securitySchemes"] = WHO
         anybody = [{}] if settings.FEDSITE_ACCESS == "open" else []

@@ -8,20 +8,23 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+import kinds
 from incentives.admin import LookOnly
 from simulations import (
     disk,
     reversals,  # noqa: F401  # its admin of transactions takes the ledger's place
 )
+from simulations.config import CHOICES
 from simulations.models import Client, Contribution, Event, Origin, Round, Simulation
 from simulations.running import lifecycle, workers
+from simulations.showing import wording
 from training.config import ConfigError
 
 SHOWN = 20  # rows of each kind on a simulation's page; a link leads to all of them
@@ -97,13 +100,36 @@ def everything(model: type[Model], label: str, **where: int) -> SafeString:
     return format_html('<a href="{}?{}">{}</a>', address, query, label)
 
 
+def of_kind(name: str) -> type[admin.SimpleListFilter]:
+    """A filter by the kind that a field of the configuration chose; its kinds are the catalogue's of this moment."""
+
+    class KindFilter(admin.SimpleListFilter):
+        title, parameter_name = wording.label(name).lower(), name
+
+        def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+            return [
+                (kind.name, wording.kind(CHOICES[name], kind.name)) for kind in kinds.family(CHOICES[name]).values()
+            ]
+
+        def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
+            if self.value() is None:
+                return queryset
+            chosen = {f"config__{name}": self.value()}, {f"config__{name}__kind": self.value()}  # old records, today's
+            return queryset.filter(Q(**chosen[0]) | Q(**chosen[1]))
+
+    return KindFilter
+
+
 @admin.register(Simulation)
 class SimulationAdmin(LookOnly, admin.ModelAdmin):
     list_display = (
         *("id", "status", "owned_by", "dataset", "num_clients", "num_rounds", "rounds_done", "accuracy"),
         *("paid_microtokens", "origin", "created_at"),
     )
-    list_filter = ("status", "archived", "origin", "dataset", "created_at")
+    list_filter = (
+        *("status", "archived", "origin", "dataset", "created_at"),
+        *map(of_kind, ("model", "strategy", "valuation", "pool", "reward_rule")),
+    )
     list_select_related = ("owned_by",)
     search_fields = (
         *("=id", "=owned_by__username", "^config_sha256", "^weights_sha256", "^ledger_head"),

@@ -16,6 +16,7 @@ import incentives.catalogue  # noqa: F401  the kinds of valuations, pools and ru
 import kinds
 from incentives.rewards import MICROTOKENS, MOST_MICROTOKENS
 from kinds import Choice, ConfigError
+from kinds.parameter import shown
 from training.config import (
     SCHEME,
     TrainingConfig,
@@ -158,8 +159,12 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         for name in ("behaviours", "population"):
             given = values.get(name)
             inside = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
-            if any(isinstance(each, Mapping) and "source_sha256" in each for each in inside):
-                raise ConfigError({name: "source_sha256 is filled in when a run is queued"})
+            for each in inside:
+                kind = each.get("kind") if isinstance(each, Mapping) else each
+                if isinstance(each, Mapping) and "source_sha256" in each:
+                    raise ConfigError({name: "source_sha256 is filled in when a run is queued"})
+                if isinstance(kind, str) and "/" in kind and kind not in kinds.family("behaviour"):
+                    raise ConfigError({name: f"there is no behaviour {shown(kind)}"})
         return super().from_dict(values, drops=drops)
 
     @classmethod

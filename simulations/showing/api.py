@@ -142,12 +142,21 @@ def of_kinds(family: str, beside: dict[str, Any] | None = None, required: Sequen
     return {"oneOf": schemas}
 
 
-CONFIGURATION = {
+CONFIGURATION: dict[str, Any] = {
     "title": "Configuration",
     "type": "object",
     "additionalProperties": False,
     "properties": {name: field_schema(name) for name in (*FIELDS, *SimulationConfig.FLAT)},
 }
+
+
+def describe_kinds() -> None:
+    """Brings the document's schemas up to the catalogue of this moment: plug-ins come and go."""
+    CONFIGURATION["properties"] |= {name: field_schema(name) for name in CONFIGURATION["properties"]}
+    for parameter in AS_QUERY:
+        parameter["schema"] = field_schema(parameter["name"])
+
+
 AS_BODY = {"requestBody": {"content": {"application/json": {"schema": CONFIGURATION}}}}
 
 
@@ -233,7 +242,7 @@ FRAME = {
 EVENTS = {"200": {"description": "OK", "content": {"text/event-stream": {"schema": FRAME}}}}
 LAST = {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"}}
 AFTER = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}}
-AS_QUERY = [
+AS_QUERY: list[dict[str, Any]] = [
     {"name": name, "in": "query", "schema": field_schema(name)}
     for name in (*FIELDS, *SimulationConfig.FLAT)
     if name not in ("behaviours", "population")
