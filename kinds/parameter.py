@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -157,7 +157,10 @@ def _clients(value: Any) -> tuple[int, ...]:
     if isinstance(value, int) and not isinstance(value, bool):
         value = [value]
     if isinstance(value, str):
-        value = [each for part in value.split(",") if part.strip() for each in _stretch(part)]
+        parts = [_stretch(part) for part in value.split(",") if part.strip()]
+        if sum(map(len, parts)) > MOST_CLIENTS:  # before they are written out: a short text names millions
+            raise ValueError(f"{shown(value)} names more than the {MOST_CLIENTS:,} clients that a list may name")
+        value = [each for part in parts for each in part]
     if not isinstance(value, list | tuple):
         raise ValueError(f"{shown(value)} is not a list of client numbers")
     found: set[int] = set()
@@ -177,6 +180,17 @@ def _stretch(text: str) -> range:
     if not 1 <= ends[0] <= ends[1] <= MAX_CLIENT or (dash and not last):
         raise ValueError(f"{shown(text.strip())} is not a client number or a stretch of them, as in 4-6")
     return range(ends[0], ends[1] + 1)
+
+
+def stretches(numbers: Iterable[int]) -> str:
+    """Ascending numbers as `clients` reads them: '1, 4-6'."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
 
 
 def shown(value: Any) -> str:

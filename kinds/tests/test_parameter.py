@@ -2,12 +2,14 @@
 
 import json
 import math
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kinds import Parameter, choice, clients, flag, number, whole
+from kinds.parameter import stretches
 
 SHARE = number(0.5, "a share", minimum=0.0, below=1.0)
 RADIUS = number(None, "a radius; empty: the median", above=0.0)
@@ -66,6 +68,18 @@ def test_it_says_what_it_expected(parameter, given, says):
         parameter.check(given)
     assert says in str(raised.value)
     assert len(str(raised.value)) < 200
+
+
+def test_a_short_text_that_names_millions_is_refused_before_it_is_written_out():
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="names more than the 100,000 clients that a list may name"):
+        LISTED.check("1-1000000," * 10_000)
+    assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize("text", ["", "1", "1, 4-6", "2-3, 9"])
+def test_stretches_are_read_as_they_are_written(text):
+    assert stretches(LISTED.check(text)) == text
 
 
 @pytest.mark.parametrize("parameter", ALL)

@@ -16,13 +16,15 @@ from django.http import QueryDict
 
 import kinds
 from kinds import ConfigError, Kind, Parameter
+from kinds.parameter import MOST_CLIENTS, stretches
 from simulations.config import CHOICES, FIELDS, GROUPS, PRESETS, SimulationConfig
 from simulations.showing import wording
 
 FIRST = ("num_clients", "num_rounds", "partition", "valuation")  # beside the button; all others are under More
 LINES = ("behaviours", "population")  # fields of several lines, one client or one share in each
-BEHAVIOUR_LINE = re.compile(r"\s*(?P<client>\d+)\s*:\s*(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
-SHARE_LINE = re.compile(r"\s*(?P<share>[\d.]+\s*%?)\s+(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
+BEHAVIOUR = re.compile(r"\s*(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
+SHARE = re.compile(r"\s*(?P<share>[\d.]+)\s*(?P<percent>%?)(?P<behaviour>\s.*)")
+CLIENTS = kinds.clients("who does so")
 PARAMETER = re.compile(r"(\w+)\s*=\s*(\S+)")
 
 
@@ -117,7 +119,7 @@ class StartForm:
     @property
     def is_open(self) -> bool:
         """Whether the fields under More are shown: when one of them is wrong."""
-        return any(name not in FIRST and name != "preset" for name in self.errors)
+        return any(name.partition(".")[0] not in (*FIRST, "preset") for name in self.errors)
 
     @property
     def elsewhere(self) -> dict[str, str]:
@@ -210,20 +212,23 @@ def texts_of(values: Mapping[str, Any]) -> dict[str, str]:
 def as_text(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, Mapping):
-        return "\n".join(f"{client}: {wording.in_words(given)}" for client, given in value.items())
+        return "\n".join(f"{stretches(clients)}: {_line(given)}" for clients, given in wording.together(value))
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return "\n".join(f"{wording.percent(entry['share'])}% {_line(entry)}" for entry in value)
     if isinstance(value, list):
-        return (
-            "\n".join(map(_share_text, value))
-            if value and isinstance(value[0], Mapping)
-            else ", ".join(map(str, value))
-        )
+        return stretches(value)
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
 
 
-def _share_text(entry: Mapping[str, Any]) -> str:
-    return f"{entry['share']:g} {wording.in_words({name: each for name, each in entry.items() if name != 'share'})}"
+def _line(given: Mapping[str, Any]) -> str:
+    """A behaviour as one types it, without what is at its default: 'label_flip fraction=0.5'."""
+    found = kinds.family("behaviour").get(given["kind"])
+    usual = {name: parameter.default for name, parameter in found.parameters.items()} if found else {}
+    beside = ("kind", "share", "source_sha256")
+    odd = [f"{name}={value}" for name, value in given.items() if name not in beside and value != usual.get(name)]
+    return " ".join([given["kind"], *odd])
 
 
 def parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -278,38 +283,53 @@ def number(text: str) -> int | float:
 
 
 def parse_behaviours(text: str) -> dict[str, dict[str, Any]]:
-    """'3: free_rider' and '5: label_flip fraction=0.5', one client a line. ValueError names the line."""
+    """'3: free_rider' and '5, 7-9: label_flip fraction=0.5', some clients a line. ValueError names the line."""
     behaviours: dict[str, dict[str, Any]] = {}
-    for place, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        match = BEHAVIOUR_LINE.fullmatch(line[:200])
-        if match is None or not match["kind"].strip():
+    for place, line in _lines(text):
+        named, colon, rest = line.partition(":")
+        behaviour = _behaviour(rest)
+        if not colon or not named.strip() or behaviour is None:
             raise ValueError(f"line {place}: expected a client, a colon and a behaviour, as in 3: free_rider")
-        client = match["client"].lstrip("0") or "0"
-        if client in behaviours:
-            raise ValueError(f"line {place}: client {client} is named twice")
-        parameters = {name: _parameter(value) for name, value in PARAMETER.findall(match["parameters"])}
-        behaviours[client] = {"kind": "_".join(match["kind"].split()), **parameters}
+        try:
+            found = CLIENTS.check(named)
+        except ValueError as error:
+            raise ValueError(f"line {place}: {error}") from None
+        if twice := [client for client in found if str(client) in behaviours]:
+            raise ValueError(f"line {place}: client {twice[0]} is named twice")
+        behaviours |= {str(client): behaviour for client in found}
+        if len(behaviours) > MOST_CLIENTS:
+            raise ValueError(f"line {place}: more than {MOST_CLIENTS:,} clients are named; a population takes shares")
     return behaviours
 
 
 def parse_population(text: str) -> list[dict[str, Any]]:
-    """'0.2 label_flip fraction=0.5' and '20% free_rider', one share a line. ValueError names the line."""
+    """'20% label_flip fraction=0.5' and '0.2 free_rider', one share a line. ValueError names the line."""
     entries = []
-    for place, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        match = SHARE_LINE.fullmatch(line[:200])
-        if match is None or not match["kind"].strip():
+    for place, line in _lines(text):
+        match = SHARE.fullmatch(line[:200])
+        behaviour = _behaviour(match["behaviour"]) if match else None
+        if match is None or behaviour is None:
             raise ValueError(f"line {place}: expected a share and a behaviour, as in 20% free_rider")
         try:
-            share = number(match["share"].replace("%", "")) / (100 if "%" in match["share"] else 1)
-        except ValueError as error:
-            raise ValueError(f"line {place}: {error}") from None
-        parameters = {name: _parameter(value) for name, value in PARAMETER.findall(match["parameters"])}
-        entries.append({"share": share, "kind": "_".join(match["kind"].split()), **parameters})
+            share = number(match["share"] + ("e-2" if match["percent"] else ""))
+        except ValueError:
+            raise ValueError(f"line {place}: {match['share']!r} is not a number") from None
+        entries.append({"share": share, **behaviour})
     return entries
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Those that say something, numbered from 1."""
+    return ((place, line) for place, line in enumerate(text.splitlines(), 1) if line.strip())
+
+
+def _behaviour(text: str) -> dict[str, Any] | None:
+    """'label_flip fraction=0.5'; None for what has another form."""
+    match = BEHAVIOUR.fullmatch(text[:200])
+    if match is None or not match["kind"].strip():
+        return None
+    parameters = {name: _parameter(value) for name, value in PARAMETER.findall(match["parameters"])}
+    return {"kind": "_".join(match["kind"].split()), **parameters}
 
 
 def _parameter(text: str) -> Any:

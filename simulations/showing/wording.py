@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import kinds
-from simulations.config import CHOICES, FIELDS, kind_in
+from kinds.parameter import stretches
+from simulations.config import CHOICES, FIELDS, GROUPS, kind_in
 from simulations.models import Simulation
 from simulations.running import manifest
 from training.config import sampled
@@ -24,7 +27,6 @@ LABELS = {
     "sampler": "Sampled",
     "include": "Only these clients",
     "exclude": "Never these clients",
-    "alpha": "Dirichlet alpha",
     "labels_per_client": "Shards per client",
     "validation_size": "Held-out examples",
     "lr": "Learning rate",
@@ -46,6 +48,7 @@ LABELS = {
     "scaling_factor": "Tokens per unit of loss",
     "backend": "Runs on",
 }
+MOST_ENTRIES = 50  # of clients with behaviours that a page lists
 SHORT = {  # where a line has little room
     **{"mlp": "MLP", "2nn": "2NN", "cnn": "CNN", "logistic": "logistic", "iid": "IID", "shapley": "Shapley"},
     **{"fedavgm": "FedAvgM", "median": "median", "cpu": "CPU", "ray": "a Ray cluster"},
@@ -147,21 +150,30 @@ def behaviour(simulation: Simulation, client: dict[str, Any]) -> dict[str, Any]:
 
 
 def configuration(simulation: Simulation) -> list[dict[str, Any]]:
-    """Every field with its value, in today's words, for the table on the page; below each choice the parameters of its
-    kind, and of no other."""
-    meant, rows = simulation.configuration, []
+    """Every field with its value, in today's words and by group; below each choice the parameters of its kind, and of
+    no other. A row has a `value`, or `entries` of (who, does what)."""
+    meant = simulation.configuration
+    rows: dict[str, list[dict[str, Any]]] = {group: [] for group in GROUPS}
     for name, field in FIELDS.items():
-        value = meant[name]
+        value, of_group = meant[name], rows[field.metadata["group"]]
         row = {"name": name, "label": label(name), "help": field.metadata["help"], "is_parameter": False}
+        if name == "behaviours":
+            of_group.append(row | {"value": "all honest", "entries": _who_does_what(value)})
+            continue
+        if name == "population":
+            of_group.append(row | {"value": "none", "entries": _shares(value)})
+            continue
         if name not in CHOICES:
-            rows.append(row | {"value": _shown(value)})
+            of_group.append(row | {"value": _shown(value)})
             continue
         found = kinds.family(CHOICES[name]).get(value["kind"])
-        rows.append(row | {"value": kind(CHOICES[name], value["kind"]), "help": found.help if found else row["help"]})
         usual = found.parameters if found else {}
-        for parameter in {**usual, **{each: None for each in value if each != "kind"}}:
+        named = {**usual, **{each: None for each in value if each != "kind"}}
+        shown = {"value": kind(CHOICES[name], value["kind"]), "help": found.help if found else row["help"]}
+        of_group.append(row | shown)
+        for parameter in named:
             known = usual.get(parameter)
-            rows.append(
+            of_group.append(
                 {
                     "name": f"{name}.{parameter}",
                     "label": label(parameter),
@@ -170,7 +182,57 @@ def configuration(simulation: Simulation) -> list[dict[str, Any]]:
                     "is_parameter": True,
                 }
             )
-    return rows
+    return [{"name": group, "rows": of_group} for group, of_group in rows.items()]
+
+
+def _who_does_what(behaviours: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """('3, 7', 'sign flip, scale 5'): clients that do the same together, in the order of the first of them."""
+    found = together(behaviours)
+    entries = [(_cut(stretches(clients)), behaviour_in_words(given)) for clients, given in found[:MOST_ENTRIES]]
+    left_out = sum(len(clients) for clients, _ in found[MOST_ENTRIES:])
+    return entries + ([("…", f"and {left_out:,} more")] if left_out else [])
+
+
+def _shares(population: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [
+        (f"{percent(entry['share'])} %", behaviour_in_words({k: v for k, v in entry.items() if k != "share"}))
+        for entry in population
+    ]
+
+
+def together(behaviours: Mapping[Any, Mapping[str, Any]]) -> list[tuple[list[int], Mapping[str, Any]]]:
+    """Clients with what they do, those that do the same together, in the order of the first of each."""
+    found: dict[str, tuple[list[int], Mapping[str, Any]]] = {}
+    for client in sorted(behaviours, key=int):
+        given = behaviours[client]
+        found.setdefault(json.dumps(given, sort_keys=True), ([], given))[0].append(int(client))
+    return list(found.values())
+
+
+def behaviour_in_words(given: Mapping[str, Any]) -> str:
+    """'label flip, fraction 0.5, rounds 3 to 6'."""
+    bounds = ("kind", "source_sha256", "from_round", "to_round")
+    words = [kind("behaviour", given["kind"])]
+    words += [f"{name.replace('_', ' ')} {_shown(value)}" for name, value in given.items() if name not in bounds]
+    first, last = given.get("from_round", 1), given.get("to_round")
+    if last is not None:
+        words.append(f"round {first:,}" if first == last else f"rounds {first:,} to {last:,}")
+    elif first > 1:
+        words.append(f"from round {first:,}")
+    return ", ".join(words)
+
+
+def percent(share: float) -> str:
+    """0.07 as '7', to the last digit: `float(f"{percent}e-2")` is the share again."""
+    return f"{Decimal(repr(float(share))).scaleb(2).normalize():f}"
+
+
+def _cut(text: str, most: int = 60) -> str:
+    """Client numbers, the first of them where they are many."""
+    if len(text) <= most:
+        return text
+    kept = text[:most].rpartition(",")[0]
+    return f"{kept}, …"
 
 
 def machines(simulation: Simulation) -> list[str]:
@@ -181,17 +243,9 @@ def machines(simulation: Simulation) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{client}: {in_words(given)}" for client, given in value.items()) or "all honest"
     if isinstance(value, list | tuple):
-        return "; ".join(in_words(each) if isinstance(each, dict) else str(each) for each in value) or "none"
-    return "default" if value is None else str(value)
-
-
-def in_words(given: Mapping[str, Any]) -> str:
-    """A behaviour or a share of a population as one types it: 'label_flip fraction=0.5'."""
-    rest = [f"{name}={_number(value)}" for name, value in given.items() if name not in ("kind", "source_sha256")]
-    return " ".join([given["kind"], *rest])
+        return _cut(stretches(value)) or "none"
+    return "default" if value is None else _number(value)
 
 
 def _number(value: Any) -> str:

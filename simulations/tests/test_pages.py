@@ -16,7 +16,7 @@ from simulations.running.recorder import Claim
 from simulations.showing import results
 from simulations.showing.forms import preset_texts
 from simulations.tests.cast import config, queued, recorded
-from simulations.tests.pages import by_id, text
+from simulations.tests.pages import by_id, elements, text
 
 pytestmark = pytest.mark.django_db
 HTMX = {"HX-Request": "true"}
@@ -300,6 +300,20 @@ def test_run_again_queues_the_same_configuration():
     assert response["Location"] == f"/simulations/{fresh.pk}/"
     assert fresh.config == simulation.config
     assert fresh.status == Status.QUEUED
+
+
+def test_the_configuration_shows_each_kind_with_its_own_parameters_and_who_does_what():
+    behaviours = {2: {"kind": "label_flip", "from_round": 2}, 3: {"kind": "label_flip", "from_round": 2}}
+    population = [{"share": 0.25, "kind": "sign_flip", "scale": 5, "from_round": 2, "to_round": 3}]
+    fields = {"num_clients": 8, "behaviours": behaviours, "population": population, "strategy": "fedprox"}
+    page = get(f"/simulations/{queued(**fields, partition={'kind': 'dirichlet', 'alpha': 0.3}).pk}/")
+    rows = [text(row) for row in elements(parse_html(page)) if row.name == "div"]
+    for row in ("Split of the data Dirichlet", "Alpha 0.3", "Strategy FedProx", "Proximal mu 0.1"):
+        assert row in rows
+    assert rows.index("Alpha 0.3") > rows.index("Split of the data Dirichlet")
+    assert not [row for row in rows if row.startswith(("Shards", "Server's", "Malicious"))]
+    assert "Behaviours 2-3 label flip, fraction 1, from round 2" in rows
+    assert "Population 25 % sign flip, scale 5, rounds 2 to 3" in rows
 
 
 def test_what_can_no_longer_be_run_says_why():

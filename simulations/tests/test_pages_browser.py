@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 PATIENCE_SECONDS = 120
 LINES = "return [...document.querySelectorAll('#log li')].map((line) => line.lastChild.textContent)"
@@ -69,16 +69,43 @@ def test_a_reload_in_the_middle_misses_nothing(page):
     assert page.execute_script("return document.querySelectorAll('#rounds-rows tr').length") == 16
 
 
+def choose(page, name: str, value: str) -> None:
+    """As somebody does with the keyboard or a click."""
+    Select(page.find_element(By.CSS_SELECTOR, f"#start [name={name}]")).select_by_value(value)
+
+
+def shown_parameters(page, name: str) -> list[str]:
+    """The names of the fields that are seen below a choice."""
+    fields = page.find_elements(By.CSS_SELECTOR, f"fieldset[data-of={name}] input")
+    return [field.get_attribute("name") for field in fields if field.is_displayed()]
+
+
+def test_only_the_parameters_of_the_chosen_kind_are_shown(page):
+    enter(page)
+    assert shown_parameters(page, "partition") == shown_parameters(page, "strategy") == []
+    choose(page, "partition", "dirichlet")
+    choose(page, "strategy", "fedprox")
+    assert shown_parameters(page, "partition") == ["partition.dirichlet.alpha"]
+    assert shown_parameters(page, "strategy") == ["strategy.fedprox.proximal_mu"]
+    button = page.find_element(By.CSS_SELECTOR, "#start .button-main")
+    place = button.location
+    choose(page, "partition", "iid")
+    assert (shown_parameters(page, "partition"), button.location) == ([], place)
+    choose(page, "preset", "uneven")
+    assert shown_parameters(page, "partition") == ["partition.quantity.alpha"]
+    page.find_element(By.NAME, "strategy.fedprox.proximal_mu").send_keys("x")
+    button.click()
+    wait(page, lambda: page.find_elements(By.ID, "error-strategy-fedprox-proximal_mu"))
+    assert page.switch_to.active_element.get_attribute("name") == "strategy.fedprox.proximal_mu"
+    assert shown_parameters(page, "partition") == ["partition.quantity.alpha"]
+
+
 def test_a_preset_fills_fields_in_but_not_over_what_was_entered(page):
     enter(page, num_rounds="4")
-    choose = (
-        "const preset = document.querySelector('[name=preset]'); preset.value = arguments[0];"
-        "preset.dispatchEvent(new Event('change', {bubbles: true}))"
-    )
     value = "return document.querySelector(`#start [name=${arguments[0]}]`).value"
-    page.execute_script(choose, "free_rider")
+    choose(page, "preset", "free_rider")
     assert page.execute_script(value, "behaviours") == "3: free_rider\n5: label_flip"
-    page.execute_script(choose, "specialists")
+    choose(page, "preset", "specialists")
     assert [page.execute_script(value, name) for name in ("behaviours", "partition", "num_rounds", "filled")] == [
         "",
         "pathological",

@@ -6,7 +6,7 @@ import pytest
 from django.http import QueryDict
 
 from simulations.config import FIELDS, PRESETS, SimulationConfig
-from simulations.showing.forms import StartForm, as_text, parse_behaviours, preset_texts, texts_of
+from simulations.showing.forms import StartForm, as_text, parse_behaviours, parse_population, preset_texts, texts_of
 from training.config import ConfigError
 
 
@@ -105,6 +105,9 @@ def test_missing_fields_are_the_usual_ones():
         ("preset", "no such", "there is no preset 'no such'"),
         ("behaviours", "free_rider", "line 1: expected a client, a colon and a behaviour, as in 3: free_rider"),
         ("behaviours", "3: free_rider\n\n03: label_flip", "line 3: client 3 is named twice"),
+        ("behaviours", "0: free_rider", "line 1: '0' is not a client number or a stretch of them, as in 4-6"),
+        ("behaviours", "1-3: free_rider\n2: label_flip", "line 2: client 2 is named twice"),
+        ("population", "1..2% free_rider", "line 1: '1..2' is not a number"),
     ],
 )
 def test_it_says_at_the_field_what_is_no_value(field, text, error):
@@ -125,7 +128,6 @@ def test_it_says_at_the_field_what_is_no_value(field, text, error):
         ("behaviours", "11: free_rider", {11: {"kind": "free_rider"}}),
         ("behaviours", "3: label_flip fraction=2", {3: {"kind": "label_flip", "fraction": 2}}),
         ("behaviours", "3: label_flip fraction=much", {3: {"kind": "label_flip", "fraction": "much"}}),
-        ("behaviours", "0: free_rider", {0: {"kind": "free_rider"}}),
     ],
 )
 def test_it_leaves_all_other_errors_to_the_configuration(field, text, value):
@@ -159,6 +161,33 @@ def test_it_reads_behaviours_line_by_line():
         "5": {"kind": "label_flip", "fraction": 0.5},
         "7": {"kind": "sign_flip", "scale": 2},
     }
+
+
+def test_clients_that_do_the_same_are_one_line():
+    behaviours = {client: {"kind": "label_flip", "fraction": 0.5} for client in (2, 4, 5, 6)} | {
+        3: {"kind": "sign_flip", "from_round": 2}
+    }
+    values = SimulationConfig.of(behaviours=behaviours).to_dict()
+    assert as_text(values["behaviours"]) == "2, 4-6: label_flip fraction=0.5\n3: sign_flip from_round=2"
+    assert SimulationConfig.of(behaviours=parse_behaviours(as_text(values["behaviours"]))).to_dict() == values
+
+
+def test_a_short_text_cannot_name_millions():
+    form = sent(behaviours="\n".join(f"{100_000 * i + 1}-{100_000 * (i + 1)}: free_rider" for i in range(10)))
+    assert form.config() is None
+    assert form.errors["behaviours"].startswith("line 2: more than 100,000 clients are named")
+
+
+def test_a_share_keeps_its_last_digit_as_percent():
+    for share in (0.07, 1 / 3, 0.29, 1e-05, 1.0):
+        values = SimulationConfig.of(population=[{"share": share, "kind": "free_rider"}]).to_dict()
+        assert parse_population(as_text(values["population"])) == [{"share": share, "kind": "free_rider"}]
+
+
+def test_the_fields_beside_the_button_open_nothing():
+    form = sent(**{"partition": "dirichlet", "partition.dirichlet.alpha": "0"})
+    assert form.config() is None
+    assert not form.is_open
 
 
 def test_behaviours_survive_the_way_through_text():

@@ -1,4 +1,4 @@
-// What a page does beyond htmx: the log follows its end, presets fill fields in, a stream goes on where it stopped.
+// What a page does beyond htmx: the log follows its end, menus close, a stream goes on where it stopped.
 "use strict";
 
 (() => {
@@ -89,23 +89,7 @@
     window.scrollTo({ top: 0, behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth" });
   });
 
-  // The form
-
-  const fill = (form) => {
-    const filled = form.elements.filled;
-    const texts = (name) => JSON.parse(form.querySelector(`option[value="${name}"]`).dataset.texts);
-    const before = texts(filled.value);
-    const now = texts(form.elements.preset.value);
-    for (const field of form.querySelectorAll("[data-default]")) {
-      const usual = field.dataset.default;
-      // What was entered by hand stays.
-      if (field.value.trim() === (before[field.name] ?? usual)) field.value = now[field.name] ?? usual;
-    }
-    filled.value = form.elements.preset.value;
-  };
-
   document.addEventListener("change", (event) => {
-    if (event.target.name === "preset") fill(event.target.form);
     if (event.target.form?.hasAttribute("data-sends-itself")) event.target.form.requestSubmit();
   });
 
@@ -138,18 +122,9 @@
     if (event.target.id !== "chain") window.location.assign(signIn + "?next=" + encodeURIComponent(window.location.pathname));
   });
 
-  document.addEventListener("htmx:afterSwap", (event) => {
+  document.addEventListener("htmx:afterSwap", () => {
     watch();
     localise(document);
-    if (event.detail.requestConfig?.elt.id !== "start") return;
-    if (event.detail.xhr.status >= 400) {
-      document.querySelector("#start [aria-invalid]")?.focus();
-      return;
-    }
-    document.getElementById("more")?.removeAttribute("open");
-    const form = document.getElementById("start");
-    for (const wrong of form.querySelectorAll("[aria-invalid]")) wrong.removeAttribute("aria-invalid");
-    for (const error of form.querySelectorAll(".error")) error.remove();
   });
 
   // A page that the browser kept while another was looked at may be old.
