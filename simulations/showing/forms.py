@@ -6,6 +6,7 @@ A choice is a select with the name of its field; the parameters of each of its k
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from kinds import ConfigError, Kind, Parameter
 from kinds.parameter import MOST_CLIENTS, stretches
 from simulations.config import CHOICES, FIELDS, GROUPS, PRESETS, SimulationConfig
 from simulations.showing import wording
+from training.config import FROM_ROUND, TO_ROUND
 
 FIRST = ("num_clients", "num_rounds", "partition", "valuation")  # beside the button; all others are under More
 LINES = ("behaviours", "population")  # fields of several lines, one client or one share in each
@@ -44,6 +46,7 @@ class FormField:
     mode: str = "decimal"  # which keyboard a phone shows: numeric, decimal, text
     optional: bool = False
     of_kinds: tuple[OfKind, ...] = ()  # of a choice: the kinds that have parameters
+    syntax: str = ""  # of lines: how one is written
 
     @property
     def key(self) -> str:
@@ -159,8 +162,7 @@ class StartForm:
                 of_kinds=tuple(self._of_kind(name, kind) for kind in members.values() if kind.parameters),
             )
         if name in LINES:
-            shared["help"] = lines_help(name, metadata["help"])
-            return FormField(**shared, kind="lines", bounds="")
+            return FormField(**shared, kind="lines", bounds="", syntax=lines_syntax(name))
         return _of_parameter(metadata["parameter"], shared)
 
     def _of_kind(self, name: str, kind: Kind) -> OfKind:
@@ -225,9 +227,11 @@ def as_text(value: Any) -> str:
 def _line(given: Mapping[str, Any]) -> str:
     """A behaviour as one types it, without what is at its default: 'label_flip fraction=0.5'."""
     found = kinds.family("behaviour").get(given["kind"])
-    usual = {name: parameter.default for name, parameter in found.parameters.items()} if found else {}
+    usual = {name: parameter.plain(parameter.default) for name, parameter in found.parameters.items()} if found else {}
     beside = ("kind", "share", "source_sha256")
-    odd = [f"{name}={value}" for name, value in given.items() if name not in beside and value != usual.get(name)]
+    odd = [
+        f"{name}={_inline(value)}" for name, value in given.items() if name not in beside and value != usual.get(name)
+    ]
     return " ".join([given["kind"], *odd])
 
 
@@ -333,18 +337,55 @@ def _behaviour(text: str) -> dict[str, Any] | None:
 
 
 def _parameter(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
     try:
         return number(text)
     except ValueError:
         return text  # SimulationConfig says what is wrong with it
 
 
-def lines_help(name: str, help: str) -> str:
-    """With an example and what there is."""
+def lines_syntax(name: str) -> str:
+    """How a line is written, and what there is."""
     there = "; ".join(
-        " ".join([kind.name, *(f"{each}={parameter.default:g}" for each, parameter in kind.parameters.items())])
+        " ".join([kind.name, *(f"{each}={_inline(parameter.default)}" for each, parameter in kind.parameters.items())])
         for kind in kinds.family("behaviour").values()
         if kind.name != "honest"
     )
-    example = "3: free_rider" if name == "behaviours" else "20% free_rider"
-    return f"{help}. One line for each, as in {example}; from_round and to_round bound it. There are: {there}"
+    example = "3, 5-7: label_flip fraction=0.5" if name == "behaviours" else "20% label_flip fraction=0.5"
+    return f"One line for each, as in {example}; from_round and to_round bound it. There are: {there}"
+
+
+def behaviour_catalogue() -> list[dict[str, Any]]:
+    """What a row of behaviours may choose, as the page's script reads it: each kind with its fields, and those that
+    bound the rounds."""
+    return [
+        {
+            "name": kind.name,
+            "label": wording.kind("behaviour", kind.name),
+            "help": kind.help,
+            "fields": [
+                dataclasses.asdict(_of_parameter(parameter, _shared_of_row(name, parameter)))
+                for name, parameter in {**kind.parameters, "from_round": FROM_ROUND, "to_round": TO_ROUND}.items()
+            ],
+        }
+        for kind in kinds.family("behaviour").values()
+        if kind.name != "honest"
+    ]
+
+
+def _shared_of_row(name: str, parameter: Parameter) -> dict[str, str]:
+    usual = _inline(parameter.plain(parameter.default))
+    return {
+        "name": name,
+        "label": wording.label(name),
+        "value": usual,
+        "default": usual,
+        "error": "",
+        "help": parameter.help,
+    }
+
+
+def _inline(value: Any) -> str:
+    """A parameter's value within a line, where it cannot have spaces."""
+    return as_text(value).replace(" ", "")

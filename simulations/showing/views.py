@@ -20,7 +20,7 @@ from simulations import owners
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
 from simulations.showing import fragments, results, stream, wording
-from simulations.showing.forms import StartForm
+from simulations.showing.forms import StartForm, behaviour_catalogue
 from training.catalogue import DATASETS
 from training.config import ConfigError
 
@@ -49,7 +49,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def _home(request: HttpRequest, form: StartForm, *, message: str = "", status: int = 200) -> HttpResponse:
     shown = _shown_at_home(request)
-    context = {"form": form, "message": message, **_recent(request)}
+    context = {"form": form, "message": message, "behaviours": behaviour_catalogue(), **_recent(request)}
     live = _page(request, shown) if shown else {}
     return render(request, "simulations/home.html", {**context, **live}, status=status)
 

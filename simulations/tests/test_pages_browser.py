@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 PATIENCE_SECONDS = 120
@@ -98,6 +99,82 @@ def test_only_the_parameters_of_the_chosen_kind_are_shown(page):
     wait(page, lambda: page.find_elements(By.ID, "error-strategy-fedprox-proximal_mu"))
     assert page.switch_to.active_element.get_attribute("name") == "strategy.fedprox.proximal_mu"
     assert shown_parameters(page, "partition") == ["partition.quantity.alpha"]
+
+
+def text_of(page, name: str) -> str:
+    return page.execute_script(f"return document.querySelector('#start [name={name}]').value")
+
+
+def in_rows(page, name: str, what: str = "input, select") -> list:
+    return page.find_elements(By.CSS_SELECTOR, f"[data-rows-of={name}] .row-chosen :is({what})")
+
+
+def rows_of(page, name: str) -> list[list[str]]:
+    """What each row shows, field by field."""
+    rows = page.find_elements(By.CSS_SELECTOR, f"[data-rows-of={name}] .row-chosen")
+    fields = [row.find_elements(By.CSS_SELECTOR, "input, select") for row in rows]
+    return [[field.get_attribute("value") for field in row] for row in fields]
+
+
+def press(page, name: str, words: str) -> None:
+    buttons = page.find_elements(By.CSS_SELECTOR, f"[data-rows-of={name}] button")
+    next(button for button in buttons if button.text == words).click()
+
+
+def test_behaviours_are_chosen_in_rows_and_the_text_says_the_same(page):
+    enter(page)
+    assert not page.find_element(By.ID, "field-behaviours").is_displayed()
+    press(page, "behaviours", "Add a behaviour")
+    assert text_of(page, "behaviours") == "1: free_rider"
+    assert page.switch_to.active_element == in_rows(page, "behaviours")[0]
+    who = in_rows(page, "behaviours")[0]
+    who.clear()
+    who.send_keys("2, 4-6", Keys.TAB, "label")  # all of it by the keyboard
+    fraction = in_rows(page, "behaviours")[2]
+    fraction.clear()
+    fraction.send_keys("0.5", Keys.TAB, Keys.TAB, "7")
+    assert text_of(page, "behaviours") == "2, 4-6: label_flip fraction=0.5 to_round=7"
+    press(page, "behaviours", "Add another")
+    assert text_of(page, "behaviours") == "2, 4-6: label_flip fraction=0.5 to_round=7\n1: free_rider"
+    press(page, "behaviours", "Remove")
+    assert text_of(page, "behaviours") == "1: free_rider"
+    press(page, "population", "Add a share")
+    in_rows(page, "population")[0].clear()
+    in_rows(page, "population")[0].send_keys("12.5")
+    assert text_of(page, "population") == "12.5% free_rider"
+
+
+def test_what_the_text_of_behaviours_says_shows_as_rows(page):
+    enter(page)
+    choose(page, "preset", "free_rider")
+    assert rows_of(page, "behaviours") == [["3", "free_rider", "1", ""], ["5", "label_flip", "1.0", "1", ""]]
+    assert text_of(page, "behaviours") == "3: free_rider\n5: label_flip"
+    choose(page, "preset", "default")
+    assert rows_of(page, "behaviours") == []
+    press(page, "behaviours", "as text")
+    page.switch_to.active_element.send_keys("3: sign flip scale = 2 from_round=4\n\nwhatever\n")
+    assert rows_of(page, "behaviours") == [["3", "sign_flip", "2", "4", ""], ["whatever"]]
+    press(page, "population", "as text")
+    page.switch_to.active_element.send_keys("0.07 dropout")
+    assert rows_of(page, "population") == [["7", "dropout", "0.5", "1", ""]]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("3: free_rider\n5: label_flip fraction=2", "2"),
+        ("2: free_rider\n\n2: sign_flip", "2"),
+        ("9: free_rider\n99: sign_flip", "99"),
+    ],
+)
+def test_an_error_of_a_behaviour_stands_at_its_row(page, text, wrong):
+    enter(page, behaviours=text)
+    page.find_element(By.CSS_SELECTOR, "#start .button-main").click()
+    wait(page, lambda: page.find_elements(By.ID, "error-behaviours"))
+    error, focused = page.find_element(By.ID, "error-behaviours"), page.switch_to.active_element
+    assert (focused.get_attribute("value"), focused.get_attribute("aria-describedby")) == (wrong, "error-behaviours")
+    row = page.execute_script("return arguments[0].previousElementSibling", error)
+    assert row == page.find_elements(By.CSS_SELECTOR, "[data-rows-of=behaviours] .row-chosen")[1]
 
 
 def test_a_preset_fills_fields_in_but_not_over_what_was_entered(page):

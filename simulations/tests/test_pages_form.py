@@ -5,8 +5,17 @@ import json
 import pytest
 from django.http import QueryDict
 
+import kinds
 from simulations.config import FIELDS, PRESETS, SimulationConfig
-from simulations.showing.forms import StartForm, as_text, parse_behaviours, parse_population, preset_texts, texts_of
+from simulations.showing.forms import (
+    StartForm,
+    as_text,
+    behaviour_catalogue,
+    parse_behaviours,
+    parse_population,
+    preset_texts,
+    texts_of,
+)
 from training.config import ConfigError
 
 
@@ -160,6 +169,15 @@ def test_it_reads_behaviours_line_by_line():
         "3": {"kind": "free_rider"},
         "5": {"kind": "label_flip", "fraction": 0.5},
         "7": {"kind": "sign_flip", "scale": 2},
+    }
+
+
+def test_every_kind_of_behaviour_can_be_chosen_in_a_row():
+    kinds_of_rows = {kind["name"]: [field["name"] for field in kind["fields"]] for kind in behaviour_catalogue()}
+    assert kinds_of_rows == {
+        kind.name: [*kind.parameters, "from_round", "to_round"]
+        for kind in kinds.family("behaviour").values()
+        if kind.name != "honest"
     }
 
 

@@ -21,6 +21,7 @@
       if (field.value.trim() === (before[field.name] ?? usual)) field.value = now[field.name] ?? usual;
     }
     filled.value = form.elements.preset.value;
+    behaviourRows.show(form);
   };
 
   const start = () => document.getElementById("start");
@@ -35,16 +36,22 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.requestConfig?.elt.id !== "start") return;
     const form = start();
+    const isNew = event.detail.xhr.status >= 400;
+    if (isNew) behaviourRows.setUp(form);
     showChosen(form);
     const wrong = [...form.querySelectorAll("[aria-invalid]")];
-    if (event.detail.xhr.status >= 400) return wrong.find((field) => field.offsetParent)?.focus();
+    if (isNew) return wrong.find((field) => field.offsetParent)?.focus();
     document.getElementById("more").removeAttribute("open");
     for (const field of wrong) field.removeAttribute("aria-invalid");
     for (const error of form.querySelectorAll(".error")) error.remove();
   });
 
   // A browser may put back what was entered before a reload, and tells it by no event.
-  window.addEventListener("pageshow", () => showChosen(start()));
+  window.addEventListener("pageshow", () => {
+    showChosen(start());
+    behaviourRows.show(start());
+  });
 
+  behaviourRows.setUp(start());
   showChosen(start());
 })();

@@ -1,0 +1,188 @@
+// Who does what, chosen in rows: client numbers or a share, a behaviour, its parameters, from which round to which.
+// The text area holds the same, a line for each row; it is what is sent, and what is typed there shows as rows.
+"use strict";
+
+window.behaviourRows = (() => {
+  const KINDS = JSON.parse(document.getElementById("behaviour-kinds").textContent);
+  const OF = {
+    behaviours: { add: "Add a behaviour", who: "Clients", hint: "Client numbers, as in 3 or 1, 4-6", wide: true },
+    population: { add: "Add a share", who: "Share, percent", hint: "Percent of the clients, drawn by the seed", wide: false },
+  };
+  const MOST_ROWS = 100; // more lines than that stay text
+  let made = 0; // elements, for ids of their own
+
+  const element = (tag, attributes = {}, ...children) => {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) if (value !== null) node.setAttribute(name, value);
+    node.append(...children);
+    return node;
+  };
+
+  // What a line says; null where it says something that rows cannot show.
+  const read = (name, line) => {
+    const parts = name === "population" ? line.match(/^\s*([\d.]+)\s*(%?)\s(.*)$/) : line.match(/^([^:]*)():(.*)$/);
+    const does = parts?.[3].match(/^\s*([^=]*?)((?:\s+\w+\s*=\s*\S+)*)\s*$/);
+    const kind = does && KINDS.find((each) => each.name === does[1].trim().split(/\s+/).join("_"));
+    if (!kind) return null;
+    const values = Object.fromEntries([...does[2].matchAll(/(\w+)\s*=\s*(\S+)/g)].map((found) => [found[1], found[2]]));
+    const known = kind.fields.map((field) => field.name);
+    if (Object.keys(values).some((each) => !known.includes(each))) return null;
+    const share = parts[2] ? parts[1] : String(Number((100 * parts[1]).toPrecision(15)));
+    return { who: name === "population" ? share : parts[1].trim(), kind: kind.name, values };
+  };
+
+  const write = (name, row) => {
+    const raw = row.querySelector("[data-raw]");
+    if (raw) return raw.value;
+    const who = row.querySelector("[data-who]").value.trim();
+    const values = [...row.querySelectorAll("[data-parameter]")]
+      .map((field) => [field.dataset.parameter, field.value.replace(/\s+/g, ""), field.dataset.usual])
+      .filter(([, value, usual]) => value && value !== usual)
+      .map(([each, value]) => ` ${each}=${value}`);
+    return `${who}${name === "population" ? "% " : ": "}${row.querySelector("[data-kind]").value}${values.join("")}`;
+  };
+
+  const labelled = (text, control, style, help) => {
+    control.id = `row-${++made}`;
+    if (help) control.title = help;
+    return element("div", { class: `field ${style}` }, element("label", { for: control.id }, text), control);
+  };
+
+  const parameter = (field, values) => {
+    const value = values[field.name] ?? field.value;
+    const attributes = { "data-parameter": field.name, "data-usual": field.default };
+    let control;
+    if (field.choices.length) {
+      control = element("select", attributes, ...field.choices.map(([each, label]) => element("option", { value: each }, label)));
+    } else {
+      control = element("input", { ...attributes, inputmode: field.mode, autocomplete: "off", placeholder: field.name === "to_round" ? "last" : field.optional ? "default" : null });
+    }
+    control.value = value;
+    return labelled(field.label, control, "", field.bounds ? `${field.help}; ${field.bounds}` : field.help);
+  };
+
+  // A row for what a line says, or for the line as it is where rows cannot show it.
+  const makeRow = (name, line) => {
+    const row = element("div", { class: "row-chosen", role: "group" });
+    const remove = element("button", { type: "button", class: "button", "data-remove": "" }, "Remove");
+    const said = read(name, line);
+    if (!said) {
+      const raw = element("input", { "data-raw": "", autocomplete: "off", spellcheck: "false" });
+      raw.value = line;
+      row.append(labelled("A line of its own", raw, "field-raw"), remove);
+      return row;
+    }
+    const who = element("input", { "data-who": "", autocomplete: "off", inputmode: OF[name].wide ? "text" : "decimal" });
+    who.value = said.who;
+    const kind = element("select", { "data-kind": "" }, ...KINDS.map((each) => element("option", { value: each.name, title: each.help }, each.label)));
+    kind.value = said.kind;
+    const ofKind = (values) => KINDS.find((each) => each.name === kind.value).fields.map((field) => parameter(field, values));
+    row.append(labelled(OF[name].who, who, "field-who", OF[name].hint), labelled("Does", kind, "field-kind"), ...ofKind(said.values), remove);
+    kind.addEventListener("change", () => {
+      // What bounds the rounds, and what another kind calls the same, stays as it was entered.
+      const before = [...row.querySelectorAll("[data-parameter]")].filter((field) => field.value !== field.dataset.usual);
+      const values = Object.fromEntries(before.map((field) => [field.dataset.parameter, field.value]));
+      for (const field of row.querySelectorAll("[data-parameter]")) field.parentElement.remove();
+      remove.before(...ofKind(values));
+    });
+    return row;
+  };
+
+  const numbers = (text) => text.split(",").map((part) => part.split("-").map(Number));
+
+  // The row that an error speaks of, and of its fields the one.
+  const blame = (rows, error, lines) => {
+    const line = error.match(/^line (\d+):/);
+    const entry = error.match(/^entry (\d+):/);
+    const client = error.match(/^client (\d+)/);
+    const holds = (row) => numbers(row.querySelector("[data-who]")?.value ?? "").some(([first, last = first]) => first <= client[1] && client[1] <= last);
+    const row = line ? rows[lines.indexOf(Number(line[1]))] : entry ? rows[entry[1] - 1] : client ? rows.find(holds) : rows.at(-1);
+    if (!row) return [];
+    const named = error.match(/: (\w+):? /)?.[1];
+    return [row, row.querySelector(`[data-parameter="${named}"]`) ?? row.querySelector("input")];
+  };
+
+  const setUp = (field) => {
+    const name = field.dataset.rowsOf;
+    const text = field.querySelector("textarea");
+    const error = field.querySelector(".error");
+    const chooser = element("div", { class: "row-chooser", role: "group", "aria-labelledby": field.querySelector("label").id });
+    const list = element("div", { class: "contents" });
+    const add = element("button", { type: "button", class: "button" });
+    const asText = element("button", { type: "button", class: "note link min-h-6", "aria-expanded": "false", "aria-controls": text.id }, "as text");
+    const typed = element("div", { class: "flex flex-col gap-1", hidden: "" });
+    const rows = () => [...list.querySelectorAll(".row-chosen")];
+
+    const count = () => {
+      rows().forEach((row, place) => row.setAttribute("aria-label", `Row ${place + 1}`));
+      add.textContent = rows().length ? "Add another" : OF[name].add;
+    };
+    const tell = () => {
+      text.value = rows().map((row) => write(name, row)).join("\n");
+      count();
+    };
+    // The form hears of what a button changed as of what is typed.
+    const changed = () => {
+      tell();
+      list.dispatchEvent(new Event("change", { bubbles: true }));
+    };
+    const open = (shown) => {
+      typed.hidden = !shown;
+      asText.setAttribute("aria-expanded", String(shown));
+    };
+    const show = () => {
+      const lines = text.value.split("\n");
+      const full = lines.map((line, place) => (line.trim() ? place + 1 : 0)).filter(Boolean);
+      const isLong = full.length > MOST_ROWS;
+      const note = element("p", { class: "note" }, `${full.length} lines, which are more than rows can show.`);
+      list.replaceChildren(...(isLong ? [note] : full.map((place) => makeRow(name, lines[place - 1]))));
+      add.hidden = isLong;
+      if (isLong) open(true);
+      count();
+      return full;
+    };
+
+    list.addEventListener("input", tell);
+    list.addEventListener("change", (event) => event.target !== list && tell());
+    text.addEventListener("input", show);
+    add.addEventListener("click", () => {
+      const taken = rows().flatMap((row) => numbers(row.querySelector("[data-who]")?.value ?? ""));
+      let free = 1;
+      while (taken.some(([first, last = first]) => first <= free && free <= last)) free += 1;
+      list.append(makeRow(name, name === "population" ? `10% ${KINDS[0].name}` : `${free}: ${KINDS[0].name}`));
+      changed();
+      rows().at(-1).querySelector("input").focus();
+    });
+    list.addEventListener("click", (event) => {
+      const row = event.target.closest("[data-remove]")?.closest(".row-chosen");
+      if (!row) return;
+      const next = row.nextElementSibling ?? row.previousElementSibling;
+      row.remove();
+      changed();
+      (next?.querySelector("[data-remove]") ?? add).focus();
+    });
+    asText.addEventListener("click", () => {
+      open(typed.hidden);
+      if (!typed.hidden) text.focus();
+    });
+
+    chooser.append(list, element("div", { class: "flex items-center gap-4" }, add, asText));
+    field.querySelector("label").after(chooser, ...(error ? [error] : []), typed);
+    typed.append(text, document.getElementById(`syntax-${text.id.replace("field-", "")}`));
+    text.showRows = show;
+    const lines = show();
+    if (error) {
+      const [row, wrong] = blame(rows(), error.textContent, lines);
+      wrong?.setAttribute("aria-invalid", "true");
+      wrong?.setAttribute("aria-describedby", error.id);
+      row?.after(error);
+    }
+  };
+
+  return {
+    // Of a form that has just come.
+    setUp: (form) => form.querySelectorAll("[data-rows-of]").forEach(setUp),
+    // After its texts were filled in.
+    show: (form) => form.querySelectorAll("[data-rows-of] textarea").forEach((text) => text.showRows()),
+  };
+})();
