@@ -187,7 +187,7 @@ def trainer(world: World, simulation_id: int, assignment: Any) -> Iterator[Any]:
     """What a trainer with this assignment would say: from the newest whole checkpoint on."""
     from simulations.running.events import Round
 
-    whole = (n for n, sha256 in assignment.checkpoints if world.checkpoints.get((simulation_id, n)) == sha256)
+    whole = (n for n, sha256, _ in assignment.checkpoints if world.checkpoints.get((simulation_id, n)) == sha256)
     begin, current = next(whole, 0), 1
     for event in played():
         if current <= begin and isinstance(event, Round):
