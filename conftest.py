@@ -32,6 +32,7 @@ OWN = {
     "DEBUG": "1",
     "FEDSITE_REQUESTS_PER_MINUTE": "0",  # tests of the limit set one
     "FEDSITE_CHECKPOINT_DIR": str(SCRATCH / "checkpoints"),
+    "FEDSITE_PLUGINS_DIR": str(SCRATCH / "plugins"),
     "FEDSITE_DATA_DIR": str(machine.data_dir().resolve()),
     **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE),
     **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
@@ -41,6 +42,7 @@ DEFAULTS = (
     "CORS_ALLOWED_ORIGINS",
     "REDIS_URL",
     "FEDSITE_ACCESS",
+    "FEDSITE_PLUGINS",
     "FEDSITE_MAX_CONCURRENT",
     "FEDSITE_MAX_QUEUED",
     "FEDSITE_MAX_STREAMS",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-ROOMS = ("kinds", "training", "incentives", "people", "simulations", "fedsite", "benchmarks")
+ROOMS = ("kinds", "training", "incentives", "extensions", "people", "simulations", "fedsite", "benchmarks")
 LEFT_OUT = {"tests", "migrations", "node_modules", "__pycache__"}
 
 

@@ -114,6 +114,8 @@ CORS_URLS_REGEX = r"^/api/"
 
 FEDSITE_DATA_DIR = folder("FEDSITE_DATA_DIR", "data")
 FEDSITE_CHECKPOINT_DIR = folder("FEDSITE_CHECKPOINT_DIR", "checkpoints")
+FEDSITE_PLUGINS_DIR = folder("FEDSITE_PLUGINS_DIR", "plugins")
+FEDSITE_PLUGINS = names("FEDSITE_PLUGINS", "")  # installed distributions
 FEDSITE_ACCESS = one_of("FEDSITE_ACCESS", "open" if DEBUG else "login", "open", "login")
 FEDSITE_MAX_CONCURRENT = count("FEDSITE_MAX_CONCURRENT", 1, 1, 64)
 FEDSITE_MAX_QUEUED = count("FEDSITE_MAX_QUEUED", 100, 1, 100_000)
@@ -146,6 +148,7 @@ INSTALLED_APPS = [
     "simulations",  # before channels: its runworker also polls
     "incentives",
     "people",
+    "extensions",
     "fedsite",
     "fedsite.theme",
     "django.contrib.admin",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from kinds.kind import Kind
@@ -23,6 +23,7 @@ PLUGGABLE = ("model", "behaviour", "strategy", "valuation", "pool", "rule")
 
 _built_in: dict[str, dict[str, Kind]] = {name: {} for name in FAMILIES}
 _plugged: dict[str, Mapping[str, Kind]] = {}
+_before_reading: Callable[[], None] | None = None
 
 
 def register(*kinds: Kind) -> None:
@@ -44,8 +45,16 @@ def plug(kinds: Iterable[Kind]) -> None:
     _plugged = {name: MappingProxyType(members) for name, members in found.items()}
 
 
+def before_reading(look: Callable[[], None] | None) -> None:
+    """Has this called whenever the catalogue is read: whoever plugs kinds in sees there whether they have changed."""
+    global _before_reading
+    _before_reading = look
+
+
 def family(name: str) -> Mapping[str, Kind]:
     """Its kinds by name, the built-in ones first."""
+    if _before_reading is not None and name in PLUGGABLE:
+        _before_reading()
     plugged = _plugged.get(name)
     return MappingProxyType(_built_in[name] | dict(plugged)) if plugged else MappingProxyType(_built_in[name])
 

@@ -13,7 +13,7 @@ import pytest
 
 from fedsite.tests.machine import PROJECT
 
-ROOMS = ("kinds", "training", "incentives", "people", "simulations", "fedsite", "benchmarks")
+ROOMS = ("kinds", "training", "incentives", "extensions", "people", "simulations", "fedsite", "benchmarks")
 HEAVY = ("torch", "torchvision", "sklearn", "ray")
 STDLIB = frozenset(sys.stdlib_module_names)
 NUMERIC = frozenset({"numpy", "torch", "torchvision", "sklearn"})
@@ -73,6 +73,24 @@ WALLS = (
         ),
         allows=only("kinds", "incentives", "numpy", "scipy"),
         says="valuations and rewards are pure",
+    ),
+    Wall(
+        files=("extensions/*.py", "extensions/management/**/*.py"),
+        allows=without("simulations", "people", "fedsite", "benchmarks", "sklearn", "ray"),
+        says="extensions imports kinds, training and incentives only",
+    ),
+    Wall(
+        files=(
+            *("extensions/environment.py", "extensions/sources.py", "extensions/discovery.py"),
+            *("extensions/descriptions.py", "extensions/importing.py", "extensions/__init__.py"),
+        ),
+        allows=without("django"),
+        says="what describes and loads plug-ins knows no Django",
+    ),
+    Wall(
+        files=("extensions/catalogue.py", "extensions/descriptions.py", "extensions/admin.py", "extensions/models.py"),
+        allows=without("extensions.importing", "extensions.describe", "extensions.contract.strategy", *HEAVY),
+        says="what reads descriptions imports no plug-in",
     ),
     Wall(
         files=("people/**/*.py",),

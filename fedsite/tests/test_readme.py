@@ -25,7 +25,7 @@ from simulations.running import lifecycle
 from simulations.showing.metrics import SiteCollector
 
 README = (PROJECT / "README.md").read_text()
-DOCUMENTS = ("README.md", "DESIGN.md")
+DOCUMENTS = ("README.md", "DESIGN.md", "docs/plugins.md")
 FENCED = re.findall(r"^```\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 LINES = [line for block in FENCED for line in block.splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("python manage.py")]
@@ -39,13 +39,16 @@ APPS = {
     "runworker": "simulations",
     "verify_ledger": "simulations",
     "export_ledger": "incentives",
+    "plugins": "extensions",
+    "check_plugins": "extensions",
+    "new_plugin": "extensions",
     "collectstatic": "django.contrib.staticfiles",
     "createsuperuser": "django.contrib.auth",
     "migrate": "django.core",
 }
 SETTINGS = (
     *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CORS_ALLOWED_ORIGINS"),
-    *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_ACCESS"),
+    *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_PLUGINS_DIR", "FEDSITE_ACCESS"),
     *("FEDSITE_MAX_CONCURRENT", "FEDSITE_MAX_QUEUED"),
 )
 

@@ -8,45 +8,15 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
+from extensions.environment import environment
 from simulations.running import events
 from simulations.running.trainer import Assignment
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parents[2]
 LINE_LIMIT = 64 * 1024 * 1024  # a round of 10,000 clients is a line of a few MB
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# All that a trainer learns of our environment; what is not named here, such as SECRET_KEY, it never has.
-INHERITED = (
-    *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TEMP", "TMP", "XDG_*", "TZ", "LANG", "LANGUAGE", "LC_*"),
-    *("VIRTUAL_ENV", "PYTHON*", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_*", "MALLOC_*", "GLIBC_TUNABLES"),
-    *("OMP_*", "MKL_*", "OPENBLAS_*", "GOMP_*", "KMP_*", "GOTO_*", "BLIS_*", "VECLIB_*"),
-    *(
-        "PYTORCH_*",
-        "TORCH_*",
-        "TORCHINDUCTOR_*",
-        "CUDA_*",
-        "CUBLAS_*",
-        "CUDNN_*",
-        "NVIDIA_*",
-        "NCCL_*",
-        "HIP_*",
-        "ROCR_*",
-    ),
-    *("RAY_*", "GLOO_*"),
-    *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
-    *("FEDSITE_DATA_DIR", "FEDSITE_CHECKPOINT_DIR", "FEDSITE_PLUGINS*", "FAILPOINT"),
-)
-
-
-def environment() -> dict[str, str]:
-    """What a child of ours is started with, and whatever it starts itself."""
-    return {
-        name: value for name, value in os.environ.items() if any(fnmatchcase(name, known) for known in INHERITED)
-    } | ONE_THREAD
 
 
 class Trainer:
