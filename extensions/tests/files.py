@@ -99,8 +99,8 @@ BROKEN = {
         ),
         "repeatable",
     ),
-    "is_slow": (rule(f"sum(range(len(facts.clients) * 20_000))\n{NOTHING}"), "quick"),
-    "claims_falsely": (rule(NOTHING, traits='frozenset({"pays_all"})'), "broken claim pays_all"),
+    "is_slow": (rule(f"len(facts.clients) < 1000 or sum(range(45_000_000))\n{NOTHING}"), "quick"),
+    "claims_falsely": (rule(NOTHING, traits='frozenset({"pays_all"})'), "claims pays_all"),
     "claims_the_unknown": (rule(NOTHING, traits='frozenset({"averaged"})'), "no property averaged"),
     "deletes_itself": ("import os; os.unlink(__file__)\n" + RULE, "changed or removed"),
     "changes_itself": ("open(__file__, 'a').write('#')\n" + RULE, "changed or removed"),
@@ -135,10 +135,11 @@ def write_broken(folder: Path, marks: Path) -> Path:
     (folder / "dangling.py").symlink_to("nowhere.py")
     (folder / "folder.py").mkdir()
     os.mkfifo(folder / "pipe.py")
-    forks = f"""import os, time
-if os.fork() == 0:
-    open({str(marks / "grandchild")!r}, "w").write(str(os.getpid()))
+    forks = f"""import os, pathlib, time
+grandchild = os.fork()
+if not grandchild:
     time.sleep(3600)
+pathlib.Path({str(marks / "grandchild")!r}).write_text(str(grandchild))
 """
     (folder / "forks.py").write_text(forks + "1 / 0\n")
     return folder

@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
 from extensions import discovery
@@ -43,27 +42,6 @@ def test_good_ones_of_each_family_are_described(tmp_path: Path) -> None:
     cost = found["good_valuation.py"].kinds[0].cost
     assert cost is not None
     assert [cost(n) for n in (0, 3, 16, 20)] == [10, 40, 170, 330]
-
-
-def test_broken_ones_are_told_with_their_reasons(tmp_path: Path) -> None:
-    """One test, as each file costs a process."""
-    marks = tmp_path / "marks"
-    found = describe_all(files.write_broken(tmp_path / "plugins", marks), tmp_path / "cache")
-    other = {}
-    for where, reason in files.REASONS.items():
-        description = found[where]
-        results = [result for kind in description.kinds for result in description.refusals(kind)]
-        refused = [f"{each['status']} {each['check']} {each['witness']}" for each in results]
-        told = " ".join([description.error, *refused])
-        if reason not in told:
-            other[where] = (reason, told, description.traceback)
-    assert not other
-    assert set(found) == set(files.REASONS)
-    started = {int(path.suffix[1:]) for path in marks.glob("*.*")}
-    assert len(started) > 20
-    assert os.getpid() not in started
-    grandchild = int((marks / "grandchild").read_text())
-    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
 
 
 def test_the_hash_is_what_sha256sum_finds(tmp_path: Path) -> None:

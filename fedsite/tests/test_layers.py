@@ -110,7 +110,7 @@ WALLS = (
     Wall(
         files=("simulations/**/*.py",),
         allows=without("people", "fedsite", "benchmarks"),
-        says="simulations imports kinds, training and incentives only",
+        says="simulations imports kinds, training, incentives and extensions only",
     ),
     Wall(
         files=tuple(f"{room}/**/*.py" for room in ROOMS if room not in ("fedsite", "benchmarks")),
@@ -212,7 +212,10 @@ def test_it_sees_every_room() -> None:
         ("incentives/ledger.py", "from simulations.models import Simulation", "nothing of ours"),
         ("incentives/rewards.py", "from training.config import ConfigError", "nothing of ours but kinds"),
         ("people/tokens.py", "from simulations.models import Simulation", "nothing of ours"),
-        ("simulations/showing/views.py", "from people.models import Token", "kinds, training and incentives only"),
+        ("simulations/showing/views.py", "from people.models import Token", "incentives and extensions only"),
+        ("extensions/catalogue.py", "from simulations.models import Simulation", "incentives only"),
+        ("extensions/catalogue.py", "def f():\n    import extensions.importing", "imports no plug-in"),
+        ("extensions/descriptions.py", "from django.conf import settings", "no Django"),
         ("incentives/valuation/shapley.py", "from django.db import models", "pure"),
         ("incentives/rewards.py", "import django.db", "pure"),
         ("simulations/running/engine.py", "import django", "engine knows no Django"),
