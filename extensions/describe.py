@@ -52,7 +52,11 @@ def main() -> None:
     except BaseException as error:
         tell(pipe, failed(error, candidate))
         end(pipe)
-    description = described(loaded, text)
+    try:
+        description = described(loaded, text)
+    except BaseException as error:
+        tell(pipe, failed(error, candidate))
+        end(pipe)
     tell(pipe, {"phase": "imported", **description})
     checks = {kind.name: checked(kind, loaded, full=asked.full) for kind in loaded.kinds}
     tell(pipe, {"phase": "checked", **description, "checks": checks})
@@ -137,10 +141,19 @@ def described(loaded: importing.Loaded, text: Mapping[str, str]) -> dict[str, An
 
 
 def costs(kind: Kind) -> list[list[int]]:
-    """(players, coalitions at most) of a valuation with its parameters at their defaults."""
+    """(players, coalitions at most) of a valuation with its parameters at their defaults; of a model (channels, height,
+    width, classes, parameters of the network) for each data set that there is."""
     from extensions.contract import usual
 
-    if kind.cost is None:
+    if kind.family == "model":
+        from extensions.contract.model import built
+        from training.catalogue import DATASETS
+
+        shapes = {(*info.shape, info.num_classes): info for info in DATASETS.values()}
+        return [
+            [*shape, sum(each.numel() for each in built(kind, info).parameters())] for shape, info in shapes.items()
+        ]
+    if kind.cost is None or kind.family != "valuation":
         return []
     found = []
     for n in COSTS:
@@ -148,7 +161,7 @@ def costs(kind: Kind) -> list[list[int]]:
             found.append([n, int(kind.cost(n, **usual(kind)))])
         except Exception:
             break  # more players than it takes
-    return [pair for pair in found if pair[1] < 10**18]
+    return [pair for pair in found if 0 <= pair[1] < 10**18]
 
 
 def checked(kind: Kind, loaded: importing.Loaded, *, full: bool) -> dict[str, Any]:

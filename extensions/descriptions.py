@@ -27,7 +27,7 @@ from kinds import Kind, Parameter
 from kinds.catalogue import PLUGGABLE
 
 PROJECT = Path(__file__).resolve().parents[1]
-FORMAT = 1  # of what is kept; another one where a contract or a description changes
+FORMAT = 2  # of what is kept; another one where a contract or a description changes
 START_SECONDS = 120.0  # until a child has loaded what is ours, on a machine that does much else
 SECONDS = 10.0  # that a plug-in has to be imported, and again for its checks
 FULL_SECONDS = 120.0  # for all of them
@@ -267,7 +267,7 @@ def _kind(values: Mapping[str, Any], candidate: Candidate, sha256: str) -> Kind:
         raise ValueError(f"{len(parameters)} parameters")
     for parameter in parameters.values():
         _text(parameter.help, 500)
-    costs = [(int(n), int(most)) for n, most in values["costs"]]
+    costs = [tuple(map(int, each)) for each in values["costs"]]
     return Kind(
         family=values["family"],
         name=values["kind"],
@@ -275,7 +275,7 @@ def _kind(values: Mapping[str, Any], candidate: Candidate, sha256: str) -> Kind:
         code=f"fedsite_plugins.{candidate.namespace}:{values['kind']}",
         parameters=parameters,
         traits=frozenset(_text(each, 100) for each in values["traits"]),
-        cost=_cost(costs) if costs else None,
+        cost=(_size if values["family"] == "model" else _cost)(costs) if costs else None,
         source_sha256=sha256,
         **texts,
     )
@@ -287,10 +287,17 @@ def _text(value: Any, most: int) -> str:
     return value
 
 
-def _cost(costs: list[tuple[int, int]]) -> Callable[..., int]:
+def _cost(costs: list[tuple[int, ...]]) -> Callable[..., int]:
     """Coalitions by the next larger number of players that was asked for, with parameters at their defaults."""
     players = [n for n, _ in costs]
     return lambda n, **parameters: costs[min(bisect_left(players, n), len(costs) - 1)][1]
+
+
+def _size(sizes: list[tuple[int, ...]]) -> Callable[..., int]:
+    """Parameters of a model by a data set's shape and classes; of one that was not tried, the most that were found."""
+    known = {tuple(size[:4]): size[4] for size in sizes}
+    most = max(known.values())
+    return lambda shape, num_classes, **parameters: known.get((*shape, num_classes), most)
 
 
 def _checks(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from extensions import discovery, importing
 from extensions.discovery import Candidate
+from extensions.sources import needed
 from kinds import Kind, catalogue
 
 
 class Unavailable(ValueError):
     """A run's plug-in is not here, or not as it was; the text is a plain sentence."""
-
-
-def needed(value: Any) -> Iterator[tuple[str, str]]:
-    """(id, source hash) of every plug-in that a record of a configuration names, wherever in it."""
-    if isinstance(value, Mapping):
-        kind = value.get("kind")
-        if isinstance(kind, str) and "/" in kind:
-            yield kind, str(value.get("source_sha256", ""))
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for each in value:
-            yield from needed(each)
 
 
 def plug_in(record: Mapping[str, Any], folder: Path, distributions: Sequence[str] = ()) -> None:

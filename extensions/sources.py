@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 MOST_BYTES = 256 * 1024  # of all files of a plug-in together
 
@@ -32,3 +33,15 @@ def texts_of(files: Mapping[str, bytes]) -> dict[str, str]:
         if "\0" in found[path]:
             raise Unkeepable(f"{path} holds a null byte")
     return found
+
+
+def needed(value: Any) -> Iterator[tuple[str, str]]:
+    """(id, source hash) of every plug-in that a record of a configuration names, wherever in it."""
+    if isinstance(value, Mapping):
+        kind = value.get("kind")
+        if isinstance(kind, str) and "/" in kind:
+            yield kind, str(value.get("source_sha256", ""))
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from needed(each)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
+from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.utils.module_loading import import_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+import kinds
 from incentives import sight, verified
 from incentives.export import FORMATS
+from incentives.models import Transaction
 
 TRANSFER_ROWS = 50
 ACCOUNT_ROWS = 20
@@ -74,7 +79,23 @@ def transaction(request: HttpRequest, name: str, sequence: int) -> HttpResponse:
     found = get_object_or_404(rows, ledger__name=name, sequence=sequence)
     transfers = found.transfers.select_related("debit_account", "credit_account").order_by("position")
     page = Paginator(transfers, TRANSFER_ROWS).get_page(request.GET.get("page"))
-    return render(request, "incentives/transaction.html", {"transaction": found, "page": page})
+    return render(request, "incentives/transaction.html", {"transaction": found, "page": page, "rule": _rule(found)})
+
+
+def _rule(paid: Transaction) -> dict[str, Any] | None:
+    """The rule that split a pool, as its memo names it; of a plug-in with its source."""
+    name, _, version = str(paid.memo.get("rule") or "").rpartition("@")
+    if not name:
+        return None
+    known, sha256 = kinds.family("rule").get(name), str(paid.memo.get("rule_source_sha256", ""))
+    is_it = known is not None and str(known.version) == version and known.source_sha256 == sha256
+    return {
+        "name": name,
+        "version": version,
+        "help": known.help if known is not None and is_it else "",
+        "sha256": sha256,
+        "files": import_string(settings.PLUGIN_SOURCES)(sha256),
+    }
 
 
 @require_safe

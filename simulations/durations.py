@@ -41,8 +41,12 @@ class Size:
 
 
 def size_of(model: str, info: DatasetInfo) -> Size:
-    """Of the network that training.networks builds by this name; of a plugged-in one, which nobody here has built, as
-    of the 2NN."""
+    """Of the network that training.networks builds by this name; of a plugged-in one, which nobody here has built, with
+    as many parameters as its description counts at their defaults, else as of the 2NN."""
+    count = getattr(kinds.family("model").get(model), "cost", None)
+    if count:
+        counted = count(info.shape, info.num_classes)
+        return Size(parameters=counted, products=counted, first=counted)
     channels, height, width = info.shape
     inputs, classes = prod(info.shape), info.num_classes
     if model == "cnn":

@@ -28,7 +28,7 @@ class Info:
 SETS = (Info(shape=(1, 8, 8), num_classes=10), Info(shape=(3, 32, 32), num_classes=7))
 
 
-def built(kind: Kind, info: Info, seed: int = 1, parameters: dict[str, Any] | None = None) -> Any:
+def built(kind: Kind, info: Any, seed: int = 1, parameters: dict[str, Any] | None = None) -> Any:
     """As a run builds it: whatever draws, draws from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -13,7 +13,8 @@ import pytest
 import kinds
 from extensions import importing
 from extensions.discovery import look
-from extensions.loading import Unavailable, needed, plug_in
+from extensions.loading import Unavailable, plug_in
+from extensions.sources import needed
 from extensions.tests import files
 from incentives.economy import Payment
 

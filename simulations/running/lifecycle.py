@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from incentives import ledger
-from simulations import estimates, paces, processes
+from simulations import estimates, paces, plugins, processes
 from simulations.config import SimulationConfig, renewed
 from simulations.models import UNFINISHED, Origin, Simulation, Status, Worker
 from simulations.running import bell, turns
@@ -103,6 +103,7 @@ def queue(
     The address is whose turn it is where nobody owns the simulation. Raises QueueFull, and ConfigError
     where no worker can bear the run, or this machine one of the shell's.
     """
+    config = plugins.with_todays_sources(config)
     refuse_what_is_too_much(config, by_shell=origin == Origin.SHELL)
     with transaction.atomic():
         place = {}
@@ -111,6 +112,7 @@ def queue(
             if idempotency_key is not None and (known := by_key(idempotency_key)):
                 return known
             place = turns.next_turn(owned_by and owned_by.pk, address)
+        plugins.keep_sources(config)
         simulation = Simulation.objects.create(
             **place,
             origin=origin,
@@ -146,6 +148,8 @@ def run_again(
     Raises ConfigError where its configuration can no longer be run, QueueFull.
     """
     config, changed = renewed(simulation.config, simulation.scheme)
+    config = plugins.with_todays_sources(config)
+    changed += plugins.changed_sources(simulation.config, config)
     return queue(config, origin=origin, owned_by=owned_by, address=address, changed=changed), changed
 
 
@@ -181,14 +185,22 @@ def interrupted(at: datetime) -> Q:
 def claim_next(ours: Collection[int] = ()) -> Claim | None:
     """The next simulation that nobody runs, now ours; None where there is none. Lost ones go before the queue, and a
     shell's whose shell is gone is given back to whoever resumes it. Those that we run already we do not lose to us."""
-    for simulation in _unheld():
-        if simulation.pk in ours:
-            continue
-        if simulation.origin == Origin.SHELL:
-            _interrupt(simulation)
-        elif claim := take(simulation):
-            return claim
-    return None
+    lacking: list[int] = []  # they wait for a worker that has their plug-ins, and others pass them
+    while True:
+        seen = waiting = 0
+        for simulation in _unheld(lacking):
+            seen += 1
+            if simulation.pk in ours:
+                continue
+            if simulation.origin == Origin.SHELL:
+                _interrupt(simulation)
+            elif plugins.lacking(simulation.config):
+                waiting += simulation.status == Status.QUEUED
+                lacking.append(simulation.pk)
+            elif claim := take(simulation):
+                return claim
+        if not waiting or seen < LOOKED_AT:
+            return None
 
 
 # Every worker asks this every second, so it is one query, and in SQL, which costs a fraction of what the ORM takes to
@@ -201,16 +213,18 @@ UNHELD = f"""
     FROM simulations_simulation AS simulation
     WHERE status IN ('queued', 'running') AND {BEARABLE} AND (
         (status = 'running' AND (owner LIKE %s OR lease_expires_at NOT BETWEEN {{now}} AND {{longest}}))
-        OR id IN (SELECT id FROM simulations_simulation WHERE status = 'queued' AND origin <> 'shell'
+        OR id IN (SELECT id FROM simulations_simulation WHERE status = 'queued' AND origin <> 'shell'{{but}}
             AND {BEARABLE} ORDER BY turn, id LIMIT {LOOKED_AT}))
     ORDER BY CASE status WHEN 'running' THEN 0 ELSE turn + 1 END, id
 """
 
 
-def _unheld() -> Iterator[Simulation]:
+def _unheld(left_out: Sequence[int] = ()) -> Iterator[Simulation]:
+    """Those that wait, but for these, and those whose worker may be gone."""
     look = UNHELD.format(
         now=_clock_in_sql(0),
         longest=_clock_in_sql(impossible_seconds()),
+        but=f" AND id NOT IN ({', '.join(map(str, left_out))})" if left_out else "",
         heard=_clock_in_sql(-settings.FEDSITE_LEASE_SECONDS),
     )
     mine = settings.FEDSITE_MAX_MEMORY
@@ -348,6 +362,9 @@ def resume(simulation_id: int, *, address: str = "", by_shell: bool = False) -> 
         if not can_resume(simulation):
             allowed = "only a failed, cancelled or interrupted one can go on"
             raise Conflict(f"Simulation {simulation_id} is {simulation.status}; {allowed}")
+        if missing := plugins.lacking(simulation.config):
+            how = "put it back as it was, or run the simulation again with what is here"
+            raise Conflict(f"Simulation {simulation_id} cannot go on: {'; '.join(missing)}; {how}")
         seen = Simulation.objects.filter(pk=simulation_id, status=simulation.status, fence=simulation.fence)
         values = {"status": Status.QUEUED, "fence": F("fence") + 1, "lost_leases": 0, "failure": "", "traceback": ""}
         values |= {"archived": False, "finished_at": None, "owner": "", "lease_expires_at": None}

@@ -12,6 +12,7 @@ from django.db.models import F
 from incentives import ledger
 from incentives.errors import SupplyExhausted
 from incentives.models import Transaction
+from simulations import plugins
 from simulations.config import kind_in
 from simulations.models import Client, Contribution, Event, Round, Simulation, Status
 from simulations.running import events, manifest
@@ -266,6 +267,7 @@ def _pay(simulation: Simulation, event: events.Round) -> None:
         memo={
             "round": event.round_number,
             "rule": event.rule,
+            **({"rule_source_sha256": source} if (source := plugins.rule_source(simulation.config)) else {}),
             "evidence_sha256": event.evidence_sha256,
             "weights_sha256": event.weights_sha256,
         },

@@ -37,6 +37,8 @@ class Assignment:
     recorded_rounds: int = 0  # these have been told already
     most_bytes: int | None = None  # of memory
     trainers: int = 1  # that may be at work at once, and so share a GPU's memory
+    plugins_dir: str = ""  # the folder of plug-ins
+    plugins: tuple[str, ...] = ()  # and installed distributions that have some
 
     def to_line(self) -> str:
         return json.dumps(dataclasses.asdict(self)) + "\n"
@@ -110,12 +112,14 @@ def _lines(assignment: Assignment):
 def _events(assignment: Assignment):
     import torch
 
+    from extensions import loading
     from simulations.config import SimulationConfig
     from simulations.running.engine import simulate
     from training import devices
 
     torch.set_num_threads(1)  # OpenMP's threads wait for each other in vain on a busy machine
     folder = Path(assignment.checkpoint_dir) if assignment.checkpoint_dir else None
+    loading.plug_in(assignment.config, Path(assignment.plugins_dir), assignment.plugins)
     config = SimulationConfig.from_record(assignment.config, assignment.scheme)
     devices.share_card(config, assignment.trainers)
     yield from simulate(
@@ -128,6 +132,7 @@ def _events(assignment: Assignment):
 
 
 def _sentence(error: Exception) -> str:
+    from extensions.loading import Unavailable
     from training.config import ConfigError
     from training.events import TrainingError
 
@@ -136,7 +141,7 @@ def _sentence(error: Exception) -> str:
             "There is not enough memory for this configuration; a smaller model, or fewer clients in a round "
             "(fraction_fit), need less"
         )
-    if isinstance(error, TrainingError | ConfigError):
+    if isinstance(error, TrainingError | ConfigError | Unavailable):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"The training stopped: {error.strerror}{f': {error.filename}' if error.filename else ''}"

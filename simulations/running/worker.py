@@ -47,6 +47,8 @@ def assignment_for(claim: Claim) -> Assignment:
         recorded_rounds=simulation.rounds_done,
         most_bytes=settings.FEDSITE_MAX_MEMORY,
         trainers=settings.FEDSITE_MAX_CONCURRENT,
+        plugins_dir=str(settings.FEDSITE_PLUGINS_DIR),
+        plugins=tuple(settings.FEDSITE_PLUGINS),
     )
 
 

@@ -15,6 +15,7 @@ from django.core.cache import cache
 from django.db.models import F, Q
 from django.template.loader import render_to_string
 
+from simulations import plugins
 from simulations.models import Client, Event, Origin, Round, Simulation, Status
 from simulations.running import lifecycle, turns
 from simulations.showing import wording
@@ -82,8 +83,8 @@ def status(simulation: Simulation, may_act: bool) -> dict[str, Any]:
 def summary(simulation: Simulation) -> dict[str, Any]:
     stands = simulation.is_finished or lifecycle.is_interrupted(simulation)
     label, kind = ("Time", "spent") if stands else ("Time left", "left")
-    place = ahead(simulation) if simulation.status == Status.QUEUED and not stands else None
-    return {"time_label": label, "time_kind": kind, "time_left": time_left(simulation), "ahead": place}
+    waiting = place(simulation) if simulation.status == Status.QUEUED and not stands else {}
+    return {"time_label": label, "time_kind": kind, "time_left": time_left(simulation), **waiting}
 
 
 def time_left(simulation: Simulation) -> float | None:
@@ -92,6 +93,11 @@ def time_left(simulation: Simulation) -> float | None:
         return None
     left = simulation.num_rounds - simulation.rounds_done
     return simulation.duration_seconds / simulation.rounds_done * left
+
+
+def place(simulation: Simulation) -> dict[str, Any]:
+    """What it waits for: those before it, or plug-ins that are not here."""
+    return {"ahead": ahead(simulation), "lacking": plugins.lacking(simulation.config)}
 
 
 def ahead(simulation: Simulation) -> int:

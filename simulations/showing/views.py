@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 import kinds
 from incentives.models import Transfer
 from incentives.views import pieces
-from simulations import owners
+from simulations import owners, plugins
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
 from simulations.showing import fragments, results, stream, wording
@@ -169,6 +169,7 @@ def _simulation(request: HttpRequest, shown: Simulation, message: str = "", stat
         **_page(request, shown),
         "configuration": wording.configuration(shown),
         "machines": wording.machines(shown),
+        "plugins": plugins.sources(shown.config),
         "message": message,
     }
     return render(request, "simulations/simulation.html", context, status=status)
@@ -197,7 +198,7 @@ def place(request: HttpRequest, simulation_id: int) -> HttpResponse:
     waiting = found(request, simulation_id)
     if waiting.status != Status.QUEUED or lifecycle.is_interrupted(waiting):
         return HttpResponse(status=204)
-    return render(request, "simulations/_place.html", {"simulation": waiting, "ahead": fragments.ahead(waiting)})
+    return render(request, "simulations/_place.html", {"simulation": waiting, **fragments.place(waiting)})
 
 
 @never_cache

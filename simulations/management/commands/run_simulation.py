@@ -14,7 +14,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 import kinds
-from simulations import database, estimates, processes, reading
+from extensions import catalogue
+from simulations import database, estimates, plugins, processes, reading
 from simulations.config import CHOICES, FIELDS, PRESETS, SimulationConfig, without_unread
 from simulations.models import Origin, Simulation, Status
 from simulations.running import lifecycle, worker
@@ -69,7 +70,7 @@ class Command(BaseCommand):
                 raise CommandError("--resume: takes no other fields; the run has its configuration", returncode=2)
             self.number = await resumable(options["resume"])
             return await self.report(await followed(self.number, progress), options)
-        config = configuration(options.get("fields", {}))
+        config = await asyncio.to_thread(configuration, options.get("fields", {}))
         try:
             if options["no_record"]:
                 limits = {"most_bytes": settings.FEDSITE_MAX_MEMORY, "most_seconds": settings.FEDSITE_MAX_SECONDS}
@@ -178,7 +179,8 @@ def field_help(name: str) -> str:
 
 def configuration(fields: dict[str, Any]) -> SimulationConfig:
     try:
-        return SimulationConfig.from_dict(fields, drops=None)
+        catalogue.current.settle()
+        return plugins.with_todays_sources(SimulationConfig.from_dict(fields, drops=None))
     except ConfigError as error:
         raise CommandError(str(error), returncode=2) from None
 
@@ -190,6 +192,8 @@ async def unrecorded(config: SimulationConfig) -> AsyncIterator[Event]:
         scheme=config.scheme,
         data_dir=str(settings.FEDSITE_DATA_DIR),
         most_bytes=settings.FEDSITE_MAX_MEMORY,
+        plugins_dir=str(settings.FEDSITE_PLUGINS_DIR),
+        plugins=tuple(settings.FEDSITE_PLUGINS),
     )
     trainer = await Trainer.start(assignment)
     try:
@@ -215,6 +219,7 @@ async def resumable(simulation_id: int) -> int:
     first = await Simulation.objects.filter(pk=simulation_id).afirst()
     if first is None:
         raise CommandError(f"--resume: there is no simulation {simulation_id}", returncode=2)
+    await asyncio.to_thread(catalogue.current.settle)
     if first.is_finished:
         try:
             await asyncio.to_thread(lifecycle.resume, simulation_id, by_shell=True)
