@@ -35,7 +35,7 @@ FORBIDDEN = {  # audit events, by their beginnings
     "urllib.": "opens an address",
     "shutil.": "changes files",
     "tempfile.": "makes a file",
-    "sqlite3.": "opens a data base",
+    "sqlite3.": "opens a database",
 }
 _watched: list[str] | None = None  # what was seen while somebody watches
 _is_hooked = False
