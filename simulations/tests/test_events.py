@@ -32,6 +32,7 @@ rounds = st.builds(
     message=st.text(),
     clients=st.lists(parts, max_size=3).map(tuple),
     evidence=st.none() | st.binary(max_size=100),
+    economy_state=st.dictionaries(st.text(), st.lists(number | st.integers() | st.text(), max_size=3), max_size=2),
     **dict.fromkeys(("loss", "accuracy", "validation_loss"), loss),
     **dict.fromkeys(("train_seconds", "evaluate_seconds", "valuation_seconds", "duration_seconds"), number),
 )
