@@ -71,7 +71,7 @@ def test_a_choice_of_it_is_checked_by_its_own_bounds(plugged: Callable[..., Path
     plugged(lab=(files.EXAMPLES / "rule.py").read_text())
     choice = checked("rule", {"kind": "lab/wage", "share": 0.5}, "reward_rule")
     assert choice.to_dict() == {"kind": "lab/wage", "share": 0.5}
-    with pytest.raises(kinds.ConfigError, match=r"reward_rule.share: 5.0 is not at least 0.0 and at most 1.0"):
+    with pytest.raises(kinds.ConfigError, match=r"reward_rule.share: 5.0 is not at least 0 and at most 1"):
         checked("rule", {"kind": "lab/wage", "share": 5}, "reward_rule")
     with pytest.raises(ModuleNotFoundError):
         choice.load()  # here nobody can

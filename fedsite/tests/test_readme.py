@@ -33,6 +33,7 @@ REQUESTS = [line for line in LINES if line.startswith("curl") and "$TOKEN" not i
 REQUESTS_WITH_TOKEN = [line for line in LINES if line.startswith("curl") and "$TOKEN" in line]
 SITES = ("http://127.0.0.1:8000/", "https://fed.example.org/")
 APPS = {
+    "estimate": "simulations",
     "make_token": "people",
     "prune": "simulations",
     "run_simulation": "simulations",
