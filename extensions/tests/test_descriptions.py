@@ -107,3 +107,9 @@ def test_its_process_knows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "PATH" in error
     assert "SECRET_KEY" not in error
     assert "DATABASE_URL" not in error
+
+
+def test_one_that_deletes_itself_is_told(tmp_path: Path) -> None:
+    (tmp_path / "lab.py").write_text(files.BROKEN["deletes_itself"][0])
+    (candidate,) = discovery.look(tmp_path)
+    assert "changed or removed" in described(candidate, tmp_path / "cache").error
