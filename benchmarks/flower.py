@@ -27,7 +27,7 @@ from benchmarks.engine import WORKLOADS
 from benchmarks.learning import mnist
 from training import federation
 from training.federation import Federation
-from training.seeds import torch_generator
+from training.generators import torch_generator
 
 client_app, server_app = ClientApp(), ServerApp()
 told: list[tuple[float, float]] = []  # when a round ended, and its accuracy

@@ -16,7 +16,7 @@ import kinds
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import TrainingError
-from training.seeds import torch_generator
+from training.generators import torch_generator
 from training.thin import Thin
 
 HONEST: Mapping[str, Any] = MappingProxyType({"kind": "honest"})

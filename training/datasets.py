@@ -1,14 +1,11 @@
 """The images as tensors in memory, found on disk or downloaded.
 
-On disk a data set lies as torchvision lays it out. The IDX files of MNIST and Fashion-MNIST are read here:
-that takes ten lines and names a broken file, and importing torchvision would cost each run two seconds.
+On disk a data set lies as torchvision lays it out. The IDX files of MNIST and Fashion-MNIST are read by ourselves
+(training.idx): that takes ten lines and names a broken file, and importing torchvision would cost each run two seconds.
 """
 
 from __future__ import annotations
 
-import gzip
-import math
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +20,8 @@ from torch import Tensor
 from training.catalogue import DATASETS, DatasetInfo
 from training.download import DownloadError, Wanted, download
 from training.events import Log, TrainingError
-from training.seeds import numpy_generator
+from training.idx import on_disk, read_idx
+from training.labels import digits_order
 
 DOWNLOAD_SECONDS = 20.0
 INSTEAD = "Training on scikit-learn's small digits in its place: 1,437 images of 8 x 8 pixels"
@@ -98,11 +96,6 @@ def _provide(name: str, data_dir: Path, limit_seconds: float) -> Iterator[Log]:
             yield Log(message=sentence)
 
 
-def on_disk(path: Path) -> Path | None:
-    """The file, or the same compressed."""
-    return next((each for each in (path, path.with_name(path.name + ".gz")) if each.is_file()), None)
-
-
 def _normalised(pixels: NDArray[Any], source: Source) -> Tensor:
     images = torch.from_numpy(np.array(pixels, np.float32, order="C"))
     mean = torch.tensor(source.mean).view(-1, 1, 1)
@@ -118,31 +111,11 @@ def _read_idx_files(folder: str, info: DatasetInfo, data_dir: Path) -> Arrays:
 
 def _read_idx_pair(folder: Path, part: str, count: int, info: DatasetInfo) -> tuple[NDArray[Any], NDArray[Any]]:
     """Images [count, 1, H, W] and labels [count] of one part."""
-    images = _read_idx(folder / f"{part}-images-idx3-ubyte", (count, *info.shape[1:]))
-    labels = _read_idx(folder / f"{part}-labels-idx1-ubyte", (count,))
+    images = read_idx(folder / f"{part}-images-idx3-ubyte", (count, *info.shape[1:]))
+    labels = read_idx(folder / f"{part}-labels-idx1-ubyte", (count,))
     if labels.max() >= info.num_classes:
         raise TrainingError(f"{folder / part}-labels-idx1-ubyte is damaged: it has a label {labels.max()}")
     return images[:, None], labels
-
-
-def _read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An IDX file of bytes: 0, 0, 8 (unsigned byte), number of axes, each axis as 4 bytes big-endian, the values."""
-    header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
-    found = on_disk(path) or path
-    content = _content(found)
-    expected = len(header) + math.prod(shape)
-    if len(content) != expected:
-        raise TrainingError(f"{found} is damaged: {expected:,} bytes were expected, {len(content):,} are there")
-    if not content.startswith(header):
-        raise TrainingError(f"{found} is damaged: its first bytes do not announce {' x '.join(map(str, shape))} values")
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise TrainingError(f"{path} cannot be read: {error}") from error
 
 
 def _read_cifar10(info: DatasetInfo, data_dir: Path) -> Arrays:
@@ -169,7 +142,7 @@ def _read_digits(info: DatasetInfo, data_dir: Path) -> Arrays:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    order = numpy_generator(0, "test_set").permutation(len(digits.target))
+    order = digits_order(len(digits.target))
     images, labels = digits.images[order][:, None], digits.target[order]
     return (
         images[: info.num_train],

@@ -16,9 +16,9 @@ from training.clients import HONEST, Task
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import ClientShare, Started
+from training.generators import torch_generator
 from training.networks import Score
 from training.partitions import Holdings
-from training.seeds import torch_generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

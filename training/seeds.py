@@ -2,7 +2,7 @@
 
 No draw depends on what was drawn before it, so a resumed run, another backend or another order of clients
 draws the same numbers. Nothing in this package reads or moves the global generators of Python, NumPy or
-PyTorch.
+PyTorch. PyTorch's own generators are in `training.generators`: splits are drawn where it is not loaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from training import entropy
@@ -30,10 +29,6 @@ def seeds_for(seed: int, purpose: Purpose, round_number: int, clients: Iterable[
         raise ValueError(f"{purpose!r} is not a purpose of randomness; there are {', '.join(get_args(Purpose))}")
     digests = b"".join(digest[:8] for digest in entropy.digests(seed, purpose, round_number, clients))
     return np.frombuffer(digests, ">u8").astype(np.uint64) >> np.uint64(1)
-
-
-def torch_generator(seed: int, purpose: Purpose, round_number: int = 0, client: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_for(seed, purpose, round_number, client))
 
 
 def numpy_generator(seed: int, purpose: Purpose, round_number: int = 0, client: int = 0) -> np.random.Generator:

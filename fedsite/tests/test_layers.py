@@ -52,6 +52,11 @@ WALLS = (
         says="is read without PyTorch: stdlib only",
     ),
     Wall(
+        files=("training/seeds.py", "training/partitions.py", "training/idx.py", "training/labels.py"),
+        allows=only("training", "kinds", "numpy"),
+        says="splits are drawn without PyTorch: stdlib and numpy only",
+    ),
+    Wall(
         files=("simulations/config.py", "simulations/running/events.py"),
         allows=only("kinds", "training", "simulations", "incentives"),
         says="is read without PyTorch and Django: stdlib only",
@@ -275,6 +280,10 @@ def test_it_computes_without_django() -> None:
 
 def test_it_reads_configurations_without_pytorch() -> None:
     assert loaded(imports(*LIGHT_IMPORTS), (*HEAVY, "numpy", "django")) == []
+
+
+def test_it_splits_data_without_pytorch() -> None:
+    assert loaded(imports("training.labels", "training.partitions"), (*HEAVY, "django")) == []
 
 
 def test_it_loads_nothing_that_a_run_may_not_use() -> None:

@@ -262,8 +262,13 @@ def histogram(amounts: list[int]) -> list[dict[str, Any]]:
 def labels(simulation: Simulation) -> dict[str, Any]:
     """Who holds which labels: the share of each of the first clients' examples, with a level of colour."""
     rows = simulation.clients.order_by("number").values("number", "num_examples", "label_counts")[:ALL_CLIENTS]
-    heat = [{**row, "cells": [_cell(count, row["num_examples"]) for count in row["label_counts"]]} for row in rows]
-    return {"heat": heat, "label_names": range(len(heat[0]["cells"])) if heat else []}
+    return heat(rows)
+
+
+def heat(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Of rows with `number`, `num_examples` and `label_counts`: the cells of each, and the labels."""
+    found = [{**row, "cells": [_cell(count, row["num_examples"]) for count in row["label_counts"]]} for row in rows]
+    return {"heat": found, "label_names": range(len(found[0]["cells"])) if found else []}
 
 
 def _cell(count: int, num_examples: int) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 import kinds
 from incentives.models import Transfer
 from incentives.views import pieces
-from simulations import owners, plugins
+from simulations import estimates, owners, paces, plugins
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
-from simulations.showing import fragments, results, stream, wording
+from simulations.showing import fragments, planning, results, splits, stream, wording
 from simulations.showing.forms import StartForm, behaviour_catalogue
 from training.catalogue import DATASETS
 from training.config import ConfigError
@@ -138,6 +138,34 @@ def _refused(request: HttpRequest, form: StartForm, message: str, status: int) -
     response["HX-Retarget"] = "#start"
     response["HX-Reswap"] = "outerHTML show:top"
     return response
+
+
+@never_cache
+@require_POST
+def estimate(request: HttpRequest) -> HttpResponse:
+    """What the form as it is would take; a line of it."""
+    form = StartForm(request.POST)
+    config = form.config()
+    if config is None:
+        return render(request, "simulations/_estimate.html", {"wrong": len(form.errors)})
+    found = estimates.estimate(config, paces.past())
+    context = {
+        "estimate": found,
+        "duration": estimates.duration(found.seconds),
+        "memory": wording.memory(found.memory_bytes),
+        "tokens": wording.most_tokens(config, found.tokens),
+        "refused": (planning.refusal(config) or {}).values(),
+    }
+    return render(request, "simulations/_estimate.html", context)
+
+
+@never_cache
+@require_POST
+def split(request: HttpRequest) -> HttpResponse:
+    """Who would hold which labels, as the form is."""
+    config = StartForm(request.POST).config()
+    why_not = {"why_not": "The split is shown once every field can be used as entered."}
+    return render(request, "simulations/_split.html", splits.preview(config) if config else why_not)
 
 
 def simulation_list(request: HttpRequest) -> HttpResponse:

@@ -9,7 +9,7 @@ from typing import Any
 
 import kinds
 from kinds.parameter import stretches
-from simulations.config import CHOICES, FIELDS, GROUPS, kind_in
+from simulations.config import CHOICES, FIELDS, GROUPS, SimulationConfig, kind_in
 from simulations.models import Simulation
 from simulations.running import manifest
 from training.config import sampled
@@ -233,6 +233,19 @@ def _cut(text: str, most: int = 60) -> str:
         return text
     kept = text[:most].rpartition(",")[0]
     return f"{kept}, …"
+
+
+def memory(size: int) -> str:
+    """'620 MB', '3.4 GB': two digits, for it is an estimate."""
+    unit, name = (1_000_000_000, "GB") if size >= 1_000_000_000 else (1_000_000, "MB")
+    return f"{float(f'{size / unit:.2g}'):,.12g} {name}"
+
+
+def most_tokens(config: SimulationConfig, tokens: float | None) -> str:
+    """What all rounds may pay, where something is paid."""
+    if not config.is_valued:
+        return ""
+    return "tokens as it goes" if tokens is None else f"at most {tokens:,.4g} tokens"
 
 
 def machines(simulation: Simulation) -> list[str]:

@@ -20,7 +20,7 @@ from simulations.running.trainer import Assignment
 from training import lines, networks
 from training.catalogue import DATASETS
 from training.config import ConfigError
-from training.seeds import torch_generator
+from training.generators import torch_generator
 
 MODELS = tuple(kinds.family("model"))
 # 1,400 updates of 0.22 MB that are all kept, and hardly any arithmetic.

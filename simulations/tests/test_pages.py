@@ -163,6 +163,34 @@ def test_a_form_of_another_site_is_refused():
     assert Simulation.objects.count() == 0
 
 
+PLANS = ("/simulations/estimate/", "/simulations/split/")
+
+
+def test_what_a_start_would_take_is_told_and_nothing_is_started(settings):
+    line = send(PLANS[0], SMALL | {"partition": "dirichlet", "valuation": "shapley"}).content.decode()
+    for figure in ("About ", " MB of memory", "rows", "48 coalitions", "at most 23.03 tokens"):
+        assert figure in line
+    table = parse_html(send(PLANS[1], SMALL).content.decode())
+    assert [text(row).split()[0] for row in elements(table) if row.name == "tr"][1:] == ["1", "2", "3", "4"]
+    wrong = {"num_clients": "0", "lr": "x"}
+    assert send(PLANS[0], wrong).content.decode().strip() == "2 fields cannot be used as entered."
+    assert "once every field can be used as entered" in send(PLANS[1], wrong).content.decode()
+    settings.FEDSITE_MAX_MEMORY = 10**9
+    much = send(PLANS[0], SMALL | {"num_clients": "1000", "model": "cnn"}).content.decode()
+    assert "1.0 GB are allowed (FEDSITE_MAX_MEMORY)" in much
+    assert Simulation.objects.count() == 0
+
+
+@pytest.mark.parametrize("address", PLANS)
+def test_plans_are_for_the_sites_own_pages(address, settings):
+    assert Browser().get(address).status_code == 405
+    assert Browser(enforce_csrf_checks=True).post(address, SMALL).status_code == 403
+    assert send(address, SMALL).headers["Cache-Control"].startswith("max-age=0, no-cache, no-store")
+    settings.FEDSITE_ACCESS = "login"
+    assert send(address, SMALL).status_code == 302
+    assert send(address, SMALL, **HTMX).status_code == 401
+
+
 def test_the_queue_shows_the_place():
     recorded(until=5)  # running
     first, second = queued(), queued()

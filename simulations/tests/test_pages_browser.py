@@ -177,6 +177,27 @@ def test_an_error_of_a_behaviour_stands_at_its_row(page, text, wrong):
     assert row == page.find_elements(By.CSS_SELECTOR, "[data-rows-of=behaviours] .row-chosen")[1]
 
 
+def test_what_a_start_would_take_and_its_split_follow_the_form(page):
+    estimate = page.find_element(By.ID, "estimate")
+    wait(page, lambda: "About" in estimate.text)
+    before = estimate.text
+    enter(page, dataset="digits", num_clients="6", num_rounds="1")
+    choose(page, "partition", "dirichlet")
+    wait(page, lambda: estimate.text != before)
+    page.find_element(By.CSS_SELECTOR, "#split summary").click()
+    cells = "return [...document.querySelectorAll(`${arguments[0]} .heat td`)].map((cell) => cell.title)"
+    wait(page, lambda: page.execute_script(cells, "#split"))
+    first = page.execute_script(cells, "#split")
+    alpha = page.find_element(By.NAME, "partition.dirichlet.alpha")
+    alpha.clear()
+    alpha.send_keys("0.1")
+    wait(page, lambda: page.execute_script(cells, "#split") not in ([], first))
+    shown = page.execute_script(cells, "#split")
+    page.find_element(By.CSS_SELECTOR, "#start .button-main").click()
+    wait(page, lambda: page.execute_script(cells, "#labels"))
+    assert page.execute_script(cells, "#labels") == shown
+
+
 def test_a_preset_fills_fields_in_but_not_over_what_was_entered(page):
     enter(page, num_rounds="4")
     value = "return document.querySelector(`#start [name=${arguments[0]}]`).value"

@@ -33,6 +33,28 @@
     showChosen(form);
   });
 
+  // What the form would take, and its split where that is open: half a second after the last change.
+
+  let waiting = 0;
+
+  const refresh = () => {
+    htmx.trigger("#estimate", "refresh");
+    if (document.getElementById("split").open) htmx.trigger("#split-shown", "refresh");
+  };
+
+  for (const kind of ["input", "change"]) {
+    document.addEventListener(kind, (event) => {
+      if (!event.target.closest("#start")) return;
+      clearTimeout(waiting);
+      waiting = setTimeout(refresh, 500);
+    });
+  }
+
+  const opened = (event) => {
+    if (event.target.id === "split" && event.target.open) htmx.trigger("#split-shown", "refresh");
+  };
+  document.addEventListener("toggle", opened, true); // it does not bubble
+
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.requestConfig?.elt.id !== "start") return;
     const form = start();

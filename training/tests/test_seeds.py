@@ -2,7 +2,8 @@ import hashlib
 
 import pytest
 
-from training.seeds import numpy_generator, seed_for, torch_generator
+from training.generators import torch_generator
+from training.seeds import numpy_generator, seed_for
 
 
 def test_it_takes_the_first_63_bits_of_sha256():

@@ -8,7 +8,7 @@ from training import backends, networks
 from training.clients import Task
 from training.config import TrainingConfig
 from training.events import TrainingError
-from training.seeds import torch_generator
+from training.generators import torch_generator
 
 
 def config_for(**fields) -> TrainingConfig:

@@ -11,8 +11,8 @@ from training import backends, checkpoints, networks
 from training.clients import Task
 from training.config import TrainingConfig
 from training.events import RoundTrained
+from training.generators import torch_generator
 from training.loop import run
-from training.seeds import torch_generator
 from training.tests.timeless import timeless
 
 STRATEGIES = tuple(kinds.family("strategy"))
