@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0  # between two looks
 PATIENCE = 2.0  # seconds that a page waits for what has just changed
 AT_ONCE = 2  # children
+LONGEST_PAUSE = 60.0  # seconds until a file that changes all the time is described again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,7 @@ class Catalogue:
         self._known: dict[Candidate, Description] = {}
         self._seen: dict[Candidate, tuple[Any, ...]] = {}  # how the files of a description looked
         self._pending: dict[Candidate, Future[None]] = {}
+        self._often: dict[str, tuple[int, float]] = {}  # how often it has changed of late, and when at last
         self._disabled: frozenset[str] = frozenset()
         self._published: tuple[Any, ...] = ()
         self._children: ThreadPoolExecutor | None = None
@@ -157,6 +159,11 @@ class Catalogue:
                 continue
             known = self._known.get(candidate)
             if known is None or known.is_waiting or self._seen.get(candidate) != _signature(candidate, known):
+                often, at = self._often.get(candidate.where, (0, 0.0))
+                since = time.monotonic() - at
+                if often and since < min(LONGEST_PAUSE, 2.0 ** (often - 3)):
+                    continue  # a file that writes itself would keep a child busy for ever
+                self._often[candidate.where] = (1 if since > 2 * LONGEST_PAUSE else often + 1, time.monotonic())
                 self._describe(candidate)
         if self._pending and not in_loop:
             wait([*self._pending.values()], timeout=patience)

@@ -8,7 +8,9 @@ import os
 import time
 from collections.abc import Callable
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from django.test import Client as Browser
 import kinds
 from extensions import catalogue
 from extensions.contract import FAMILIES
+from extensions.descriptions import Description
+from extensions.discovery import Candidate
 from extensions.models import Plugin
 from extensions.tests import files
 from kinds import checked
@@ -250,3 +254,23 @@ def test_new_plugin_writes_what_keeps_its_contract(plugged: Callable[..., Path])
         output("new_plugin", "rule", "lab_rule")
     with pytest.raises(CommandError, match="is no name"):
         output("new_plugin", "rule", "../lab")
+
+
+def test_a_file_that_writes_itself_is_described_ever_more_rarely(
+    plugged: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, now, calls = plugged(), [1000.0], []
+
+    def described(candidate: Candidate, cache: Path) -> Description:
+        calls.append(now[0])
+        return Description(candidate=candidate, files=("lab.py",))
+
+    monkeypatch.setattr(catalogue, "described", described)
+    monkeypatch.setattr(catalogue, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    mine = catalogue.Catalogue()
+    for number in range(120):  # a minute of two changes a second
+        now[0] += 0.5
+        (folder / "lab.py").write_text(f"# {'x' * number}\n")
+        mine.look()
+        mine.look()  # not twice in a second
+    assert [round(after - before) for before, after in pairwise(calls)] == [1, 1, 1, 2, 4, 8, 16]
