@@ -114,7 +114,7 @@ def test_the_page_shows_it_with_its_parameters_and_outlives_it(kind):
     html = Browser().get(f"/simulations/{simulation.pk}/").content.decode()
     assert "pickled_herring" in html or "pickled herring" in html
     assert "0.5" in html
-    rows = {row["name"]: row for row in wording.configuration(simulation)}
+    rows = {row["name"]: row for group in wording.configuration(simulation) for row in group["rows"]}
     if kind.family != "behaviour":
         assert rows[f"{FIELDS[kind.family]}.brine"]["value"] == "0.5"
         assert rows[FIELDS[kind.family]]["value"] == "Herring, pickled (lab/pickled_herring)"
