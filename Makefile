@@ -10,7 +10,8 @@ PYTHON ?=
 SCHEDULES ?= 20000
 KILLS ?= 60
 SEED ?=
-TESTS_AT_ONCE ?= auto
+# One more than there are processors: many tests wait for processes that they have started.
+TESTS_AT_ONCE ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 1) + 1)
 CANDIDATES = $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 BIN := .venv/bin
 
@@ -24,7 +25,7 @@ run: .venv/.installed .env ## the site with its worker on http://127.0.0.1:8000,
 	@exec $(BIN)/python -m daphne --bind 127.0.0.1 --port $(PORT) fedsite.asgi:application
 
 # Everything on SQLite, then what is marked `database` on PostgreSQL. The last line says what the machine lacks.
-test: .venv/.installed-dev ## every test, TESTS_AT_ONCE=auto (as many as cores), dependencies first
+test: .venv/.installed-dev ## every test, TESTS_AT_ONCE=3 at a time (or one more than processors), dependencies first
 	@trap 'exit 130' INT; unset DATABASE_URL; status=0; \
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal || status=$$?; \
 	echo "Once more on PostgreSQL: the tests marked database"; \
