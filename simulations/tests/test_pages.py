@@ -136,6 +136,12 @@ def test_a_wrong_field_starts_nothing_and_is_named(headers):
     )
 
 
+def test_a_wrong_name_that_is_no_field_is_named_too():
+    html = send("/simulations/", SMALL | {"alpha": "0.3"}).content.decode()
+    assert "alpha: iid has no &#x27;alpha&#x27;" in html
+    assert Simulation.objects.count() == 0
+
+
 @pytest.mark.parametrize("headers", [{}, HTMX])
 def test_a_full_queue_is_said_and_starts_nothing(settings, headers):
     settings.FEDSITE_MAX_QUEUED = 1
