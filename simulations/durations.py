@@ -6,7 +6,6 @@ something before knows how it compares, see `Pace`. Of backends it knows the fas
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -29,6 +28,13 @@ OF_STRATEGY = {
     "centred_clipping": 12.0,
 }  # bytes moved a weight
 PHASES = ("train", "evaluate", "valuation")
+BEGUN = {
+    "train": 0.02,
+    "evaluate": 0.005,
+    "valuation": 0.005,
+}  # seconds that a phase takes however little there is to do
+OF_CLIENT = 0.001  # and each client in training
+GRANTED_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +82,12 @@ def of_phases(config: SimulationConfig) -> dict[str, float]:
     train += OF_STRATEGY.get(config.strategy.kind, 4.0) * size.parameters * cohort / MOVED
     evaluate = 2 * size.products * (info.num_test / config.evaluate_every + held_out) / EVALUATED
     valuation = coalitions(config) * _coalition_seconds(config, size, held_out) if config.asks_game else 0.0
-    return {"train": train, "evaluate": evaluate, "valuation": valuation}
+    train += BEGUN["train"] + OF_CLIENT * cohort
+    return {
+        "train": train,
+        "evaluate": evaluate + BEGUN["evaluate"],
+        "valuation": valuation + BEGUN["valuation"] if config.is_valued else 0.0,
+    }
 
 
 def _effort(config: SimulationConfig, given: Mapping[str, Any]) -> float:
@@ -115,9 +126,10 @@ def held_out_of(config: SimulationConfig) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """What a run took in a round, by phase, in seconds; of a phase that it did not have, 0."""
+    """What a run took: mean seconds of a round, by phase, over so many rounds; of a phase that it did not have, 0."""
 
     config: SimulationConfig
+    rounds: int
     seconds: dict[str, float]
 
 
@@ -132,17 +144,17 @@ class Pace:
 
     @classmethod
     def of(cls, past: Sequence[Past], config: SimulationConfig) -> Pace:
-        """From runs of the same model where there are any, else from all; the median of each phase."""
+        """From runs of the same model where there are any, else from all: what they took over what was expected.
+
+        A second is taken for granted on both sides: a run of a few milliseconds tells nothing of one that lasts hours.
+        """
         alike = [each for each in past if each.config.model.kind == config.model.kind] or list(past)
         found = {}
         for phase in PHASES:
-            ratios = [
-                each.seconds[phase] / expected
-                for each in alike
-                if each.seconds[phase] > 0 and (expected := of_phases(each.config)[phase]) > 0
-            ]
-            if ratios:
-                found[phase] = statistics.median(ratios)
+            having = [each for each in alike if each.seconds[phase] > 0]
+            taken = sum(each.rounds * each.seconds[phase] for each in having)
+            expected = sum(each.rounds * of_phases(each.config)[phase] for each in having)
+            found[phase] = (taken + GRANTED_SECONDS) / (expected + GRANTED_SECONDS)
         return cls(**found, runs=len(alike))
 
 

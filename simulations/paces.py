@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.cache import cache
-from django.db.models import Avg
+from django.db.models import Avg, Count
 
 from kinds import ConfigError
 from simulations.config import SimulationConfig
@@ -28,7 +28,7 @@ def past() -> list[Past]:
 
 def _read() -> list[Past]:
     newest = list(Simulation.objects.filter(rounds_done__gte=1).order_by("-pk").only("config", "scheme")[:RUNS])
-    means: dict[str, Any] = {phase: Avg(f"{phase}_seconds") for phase in PHASES}
+    means: dict[str, Any] = {phase: Avg(f"{phase}_seconds") for phase in PHASES} | {"looked_at": Count("pk")}
     rows = Round.objects.filter(simulation__in=newest, number__lte=ROUNDS).values("simulation_id").annotate(**means)
     taken = {row.pop("simulation_id"): row for row in rows}
     found = []
@@ -38,5 +38,6 @@ def _read() -> list[Past]:
         except ConfigError:
             continue  # of a plug-in that is gone, or of an older release
         if config.device == "cpu" and simulation.pk in taken:
-            found.append(Past(config=config, seconds=taken[simulation.pk]))
+            seconds = taken[simulation.pk]
+            found.append(Past(config=config, rounds=seconds.pop("looked_at"), seconds=seconds))
     return found

@@ -27,7 +27,7 @@ def imports(root: Path = PROJECT, *, tests: bool = False, room: str = "") -> dic
     found = {}
     for path in sorted([*root.glob("*.py"), *(path for each in ROOMS for path in (root / each).rglob("*.py"))]):
         inner = path.relative_to(root)
-        is_test = "tests" in inner.parts or inner.name == "conftest.py"
+        is_test = "tests" in inner.parts or inner.name in ("conftest.py", "testing.py")  # the last for others' tests
         if is_test == tests and (inner.parts[0] == "benchmarks") == (room == "benchmarks"):
             for _, name in imported_names(path.read_text(), dotted(inner)):
                 found[name.split(".")[0]] = str(inner)
