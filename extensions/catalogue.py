@@ -154,6 +154,7 @@ class Catalogue:
             for candidate in {*self._known} - {*candidates}:
                 del self._known[candidate]
                 self._seen.pop(candidate, None)
+        fresh = []
         for candidate in candidates:
             if candidate in self._pending:
                 continue
@@ -164,18 +165,21 @@ class Catalogue:
                 if often and since < min(LONGEST_PAUSE, 2.0 ** (often - 3)):
                     continue  # a file that writes itself would keep a child busy for ever
                 self._often[candidate.where] = (1 if since > 2 * LONGEST_PAUSE else often + 1, time.monotonic())
-                self._describe(candidate)
-        if self._pending and not in_loop:
-            wait([*self._pending.values()], timeout=patience)
+                fresh.append(self._describe(candidate))
+        # What has been waited for once is not waited for again: a page reads the catalogue many times.
+        waited_for = [*self._pending.values()] if patience > PATIENCE else fresh
+        if waited_for and not in_loop:
+            wait(waited_for, timeout=patience)
         self._publish()
 
-    def _describe(self, candidate: Candidate) -> None:
+    def _describe(self, candidate: Candidate) -> Future[None]:
         if self._children is None:
             self._children = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="plug-ins")
         with self._changing:
             waiting = Description(candidate=candidate, is_waiting=True)
             self._known.setdefault(candidate, waiting)
-            self._pending[candidate] = self._children.submit(self._describe_now, candidate)
+            self._pending[candidate] = found = self._children.submit(self._describe_now, candidate)
+        return found
 
     def _describe_now(self, candidate: Candidate) -> None:
         try:

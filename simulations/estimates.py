@@ -104,7 +104,7 @@ class Estimate:
     memory_bytes: int
     rows: int
     coalitions: int
-    tokens: float | None  # at most, over all rounds; None where that is not known before
+    tokens: float | None  # over all rounds: of a fixed pool at most, of an improvement about; None: nobody knows before
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -119,7 +119,7 @@ def estimate(config: SimulationConfig, past: Sequence[Past] = ()) -> Estimate:
         memory_bytes=memory(config).total,
         rows=rows(config),
         coalitions=durations.coalitions(config) * config.num_rounds if config.asks_game else 0,
-        tokens=most_tokens(config),
+        tokens=expected_tokens(config),
     )
 
 
@@ -131,8 +131,9 @@ def rows(config: SimulationConfig) -> int:
     return _before_rounds(config) + config.num_rounds * (1 + events + cohort + paid)
 
 
-def most_tokens(config: SimulationConfig) -> float | None:
-    """An improvement on the best so far pays at most for the way from guessing, a loss of ln(classes), to 0."""
+def expected_tokens(config: SimulationConfig) -> float | None:
+    """A fixed pool's at most. An improvement on the best so far pays for the way from where it begins to 0; an
+    untrained model guesses, at a loss of about ln(classes)."""
     if not config.is_valued:
         return 0.0
     if config.pool.kind == "fixed":

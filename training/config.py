@@ -159,11 +159,24 @@ class TrainingConfig:
             except ValueError as error:
                 errors[field.name] = str(error)
         if not errors:
-            if self.data_seed == self.seed:
-                object.__setattr__(self, "data_seed", None)
+            self._make_canonical()
             errors = self._conflicts()
         if errors:
             raise ConfigError(errors)
+
+    def _make_canonical(self) -> None:
+        """Equal meanings are equal values: a seed of the split that is the seed, a behaviour to the last round, clients
+        that are said to be honest where no population is drawn from the others."""
+        if self.data_seed == self.seed:
+            object.__setattr__(self, "data_seed", None)
+        last = self.num_rounds
+        behaviours = {
+            client: _without_end(given, last)
+            for client, given in self.behaviours.items()
+            if self.population or given["kind"] != "honest"
+        }
+        object.__setattr__(self, "behaviours", behaviours)
+        object.__setattr__(self, "population", tuple(_without_end(entry, last) for entry in self.population))
 
     def _checked(self, field: dataclasses.Field[Any], value: Any) -> Any:
         """The value in the field's own type and within its bounds; ValueError with what was expected."""
@@ -303,7 +316,7 @@ class TrainingConfig:
                 of_kind = {name: value for name, value in entry.items() if name != "share"}
                 drawn |= dict.fromkeys(others[:count], of_kind)
                 del others[:count]
-        return {client: drawn[client] for client in sorted(drawn)}
+        return {client: drawn[client] for client in sorted(drawn) if drawn[client]["kind"] != "honest"}
 
 
 def sampled(num_clients: int, fraction_fit: float, min_available_clients: int) -> int:
@@ -363,6 +376,13 @@ def unflattened(
     return nested, given
 
 
+def _without_end(given: Mapping[str, Any], num_rounds: int) -> Mapping[str, Any]:
+    """The behaviour without a last round that is the run's own."""
+    if given.get("to_round", 0) < num_rounds:
+        return given
+    return {name: value for name, value in given.items() if name != "to_round"}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Choice):
         return value.to_dict()
@@ -372,7 +392,7 @@ def _plain(value: Any) -> Any:
 
 
 def _behaviours(value: Any) -> dict[int, dict[str, Any]]:
-    """Sorted by client, parameters filled in, honest clients left out, so that equal meanings are equal values."""
+    """Sorted by client, parameters filled in."""
     if not isinstance(value, Mapping):
         raise ValueError('expected a mapping from client numbers to {"kind": ...}')
     found = {}
@@ -384,7 +404,7 @@ def _behaviours(value: Any) -> dict[int, dict[str, Any]]:
         if client in found:
             raise ValueError(f"client {client} is named twice")
         found[client] = behaviour_from(behaviour, f"client {client}")
-    return {client: found[client] for client in sorted(found) if found[client]["kind"] != "honest"}
+    return {client: found[client] for client in sorted(found)}
 
 
 def behaviour_from(value: Any, whose: str) -> dict[str, Any]:

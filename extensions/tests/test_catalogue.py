@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from io import StringIO
@@ -274,3 +275,23 @@ def test_a_file_that_writes_itself_is_described_ever_more_rarely(
         mine.look()
         mine.look()  # not twice in a second
     assert [round(after - before) for before, after in pairwise(calls)] == [1, 1, 1, 2, 4, 8, 16]
+
+
+def test_a_page_waits_once_for_what_takes_long(plugged: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, over, waits = plugged(), threading.Event(), []
+
+    def described(candidate: Candidate, cache: Path) -> Description:
+        over.wait(30)
+        return Description(candidate=candidate)
+
+    monkeypatch.setattr(catalogue, "described", described)
+    monkeypatch.setattr(catalogue, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(catalogue, "wait", lambda futures, timeout: waits.append((len(futures), timeout)))
+    (folder / "lab.py").write_text(files.RULE)
+    mine = catalogue.Catalogue()
+    for _ in range(5):
+        mine.look()
+    assert waits == [(1, catalogue.PATIENCE)]
+    mine.settle(60.0)
+    assert waits[1:] == [(1, 60.0)]  # a command waits for all of them
+    over.set()

@@ -105,7 +105,8 @@ def _lines(assignment: Assignment):
         for event in _events(assignment):
             yield event.kind, events.encode(event)
     except Exception as error:
-        failed = events.Failed(message=_sentence(error), traceback=traceback.format_exc())
+        said = _storable(_sentence(error)), _storable(traceback.format_exc())
+        failed = events.Failed(message=said[0], traceback=said[1])
         yield failed.kind, events.encode(failed)
 
 
@@ -129,6 +130,11 @@ def _events(assignment: Assignment):
         checkpoints=assignment.checkpoints,
         recorded_rounds=assignment.recorded_rounds,
     )
+
+
+def _storable(text: str) -> str:
+    """Without what no database holds: a plug-in may raise anything."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def _sentence(error: Exception) -> str:

@@ -29,7 +29,9 @@ class Estimated(Schema):
     memory_bytes: int
     rows: int = Field(description="of the database, at most")
     coalitions: int = Field(description="that are evaluated over all rounds, at most")
-    tokens: float | None = Field(description="that all rounds pay at most; null where that is not known before")
+    tokens: float | None = Field(
+        description="that all rounds pay: at most of a fixed pool, about of an improvement; null where it is not known"
+    )
     refused: dict[str, str] | None = Field(description="by field, why it would not be started; null where it would")
 
 

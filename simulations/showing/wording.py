@@ -245,7 +245,9 @@ def most_tokens(config: SimulationConfig, tokens: float | None) -> str:
     """What all rounds may pay, where something is paid."""
     if not config.is_valued:
         return ""
-    return "tokens as it goes" if tokens is None else f"at most {tokens:,.4g} tokens"
+    if tokens is None:
+        return "tokens as it goes"
+    return f"{'at most' if config.pool.kind == 'fixed' else 'about'} {tokens:,.4g} tokens"
 
 
 def machines(simulation: Simulation) -> list[str]:

@@ -276,6 +276,24 @@ def test_a_population_is_drawn_by_the_seed_and_resolved_into_behaviours():
     )
 
 
+def test_who_is_named_is_not_drawn_even_where_it_is_honest():
+    everybody = {"num_clients": 5, "population": [{"share": 1.0, "kind": "free_rider"}]}
+    config = SimulationConfig.from_dict(everybody | {"behaviours": {"2": {"kind": "honest"}, "3": {"kind": "dropout"}}})
+    assert {client: given["kind"] for client, given in config.resolved("digits").behaviours.items()} == {
+        **{1: "free_rider", 3: "dropout"},
+        **{4: "free_rider", 5: "free_rider"},
+    }
+    assert config.sha256() != SimulationConfig.from_dict(everybody).sha256()
+    assert SimulationConfig.from_dict({"behaviours": {"2": {"kind": "honest"}}}) == SimulationConfig.of()
+
+
+def test_a_behaviour_to_the_last_round_has_no_end():
+    flips = {"kind": "label_flip", "from_round": 2}
+    usual = SimulationConfig.of(num_rounds=4, behaviours={"3": flips})
+    assert SimulationConfig.of(num_rounds=4, behaviours={"3": {**flips, "to_round": 9}}).sha256() == usual.sha256()
+    assert SimulationConfig.of(num_rounds=4, behaviours={"3": {**flips, "to_round": 3}}).sha256() != usual.sha256()
+
+
 def test_the_seed_of_the_split_is_hashed_where_it_is_another():
     assert SimulationConfig.of(seed=3, data_seed=3).hashed() == {"scheme": 2, "seed": 3}
     assert SimulationConfig.of(seed=3, data_seed=4).hashed() == {"scheme": 2, "seed": 3, "data_seed": 4}

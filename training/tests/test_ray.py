@@ -297,6 +297,6 @@ def test_it_says_that_nobody_answers(digits, monkeypatch):
 def test_it_takes_the_package_alone_to_the_nodes(tmp_path):
     connection.copy_of_our_code(tmp_path)
     copied = {path.name for path in tmp_path.iterdir()}, {path.name for path in (tmp_path / "training").iterdir()}
-    assert copied[0] == {"training"}
+    assert copied[0] == {"training", "kinds"}
     assert {"clients.py", "backends"} <= copied[1]
     assert "tests" not in copied[1]

@@ -233,6 +233,10 @@ async def followed(simulation_id: int, progress: Progress) -> int:
     while not (simulation := await Simulation.objects.aget(pk=simulation_id)).is_finished:
         if claim := await asyncio.to_thread(take_if_free, simulation):
             await follow_own(claim, progress)
+        elif simulation.status == Status.QUEUED and (
+            missing := await asyncio.to_thread(plugins.lacking, simulation.config)
+        ):
+            raise CommandError(f"Simulation {simulation_id} waits for a worker that has it: {'; '.join(missing)}")
         else:
             progress.waiting(simulation)
             await asyncio.sleep(LOOK_SECONDS)
