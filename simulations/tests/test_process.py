@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from simulations.config import SimulationConfig
+from simulations.running import trainer
 from simulations.running.events import Round
 from simulations.running.process import Trainer
 from simulations.running.trainer import Assignment
@@ -51,3 +52,9 @@ async def test_nothing_of_its_ray_outlives_a_trainer(tmp_path, end):
     while (left := group_of(trainer.process.pid)) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
     assert left == []
+
+
+def test_whatever_an_exception_says_can_be_recorded():
+    """Of a plug-in, it may be anything; half of a surrogate pair and NUL are no text to a database."""
+    said = trainer._sentence(ValueError("no \ud800 pay\0"))
+    assert trainer._storable(said) == "The training stopped with an unexpected ValueError: no ? pay?"
