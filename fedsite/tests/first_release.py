@@ -149,7 +149,7 @@ def go_on() -> None:
 
 
 def today() -> None:
-    """The hash of the weights that each configuration trains when it is asked for today, as JSON."""
+    """The hash of the weights that each configuration trains today, without what no kind of it reads, as JSON."""
     import torch
 
     from simulations.config import SimulationConfig
@@ -160,7 +160,7 @@ def today() -> None:
     ends = {
         name: event.weights_sha256
         for name, config in RUNS.items()
-        for event in simulate(SimulationConfig.from_dict(config), data_dir=Path("nowhere"))
+        for event in simulate(SimulationConfig.from_record(config, 2), data_dir=Path("nowhere"))
         if isinstance(event, Completed)
     }
     print(json.dumps(ends))
