@@ -10,7 +10,7 @@ import pytest
 
 from fedsite.tests.servers import Server
 
-EXAMPLES = "25"  # of each operation, besides those that cover the bounds of every field
+EXAMPLES = "12"  # of each operation, besides those that cover the bounds of every field
 STREAMS = r"/stream/?$"
 # Rules between fields, for which JSON schema has no words: these may refuse what the document allows.
 RULES = """

@@ -6,7 +6,7 @@ import sys
 
 from fedsite.tests.machine import PROJECT
 
-SCHEDULES = 300
+SCHEDULES = 150
 
 
 def test_it_ends_as_if_nothing_had_gone_wrong():
