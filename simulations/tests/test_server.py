@@ -65,7 +65,17 @@ def test_kill_9_and_a_restart_end_as_if_nothing_had_happened(start_server, undis
 
 def test_a_run_that_takes_too_long_fails_with_its_reason(start_server):
     server = start_server(FEDSITE_MAX_SECONDS="3")
-    record = wait_for(server, start(server, num_rounds=10_000, evaluate_every=10_000), finished)
+    refused = httpx.post(f"{server.url}/api/simulations/", json=RUN | {"num_rounds": 10_000})
+    assert list(refused.json()["errors"]) == ["num_rounds"]
+    # Whoever queued it knew no limit.
+    fields = RUN | {"num_rounds": 10_000, "evaluate_every": 10_000}
+    queue = (
+        "from simulations.config import SimulationConfig; from simulations.running import lifecycle; "
+        f"print(lifecycle.queue(SimulationConfig.from_dict({fields}), origin='api').pk)"
+    )
+    unlimited = server.environment | {"FEDSITE_MAX_SECONDS": "0"}
+    queued = servers.run_manage("shell", "-v0", "-c", queue, environment=unlimited)
+    record = wait_for(server, int(queued.stdout.split()[-1]), finished)
     assert record["status"] == "failed"
     assert "took longer than the 3 seconds that are allowed (FEDSITE_MAX_SECONDS)" in record["failure"]
     deadline = time.monotonic() + servers.STOP_SECONDS
