@@ -354,7 +354,10 @@ LOGGING = {
         "line": {"()": "simulations.logs.Lines"},
         "json": {"()": "simulations.logs.JsonLines"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": FEDSITE_LOG}},
+    "filters": {"visitors who left": {"()": "simulations.logs.WithoutThoseWhoLeft"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": FEDSITE_LOG, "filters": ["visitors who left"]}
+    },
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         "django": {"level": "INFO"},  # without the handler of its own, which prints plain lines in DEBUG

@@ -9,6 +9,8 @@ import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from django.core.exceptions import RequestAborted
+
 from simulations import processes
 
 subject: ContextVar[dict[str, str | int]] = ContextVar("subject", default={})  # noqa: B039  # never changed in place
@@ -57,3 +59,12 @@ def printable(text: str) -> str:
         return text
     shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return "".join(shown)
+
+
+class WithoutThoseWhoLeft(logging.Filter):
+    """Django asks nobody how its watch for a visitor's going ended where the answer was ready at the same moment, and
+    asyncio then calls that an error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        left = record.exc_info is not None and isinstance(record.exc_info[1], RequestAborted)
+        return not (left and record.name == "asyncio")

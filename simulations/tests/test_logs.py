@@ -7,6 +7,7 @@ import logging
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.exceptions import RequestAborted
 
 from simulations import logs, processes
 from simulations.running import lifecycle
@@ -85,3 +86,14 @@ def test_a_refused_request_is_told_in_one_line(formatter):
     for name, level in (("django.security.DisallowedHost", logging.ERROR), ("django.request", logging.WARNING)):
         assert "ValueError" not in logged(formatter, name, "Bad request", level=level, error=error)
     assert "ValueError" in logged(formatter, "django.request", "Broken", level=logging.ERROR, error=error)
+
+
+def test_a_visitor_who_left_is_no_error():
+    def record(logger: str, error: Exception) -> logging.LogRecord:
+        return logging.LogRecord(logger, logging.ERROR, "", 0, "Task exception", None, (type(error), error, None))
+
+    keeps = logs.WithoutThoseWhoLeft().filter
+    assert not keeps(record("asyncio", RequestAborted()))
+    assert keeps(record("asyncio", ValueError()))
+    assert keeps(record("django.request", RequestAborted()))
+    assert keeps(logging.LogRecord("asyncio", logging.ERROR, "", 0, "plain", None, None))
