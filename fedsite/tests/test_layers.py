@@ -45,7 +45,7 @@ WALLS = (
     ),
     Wall(
         files=(
-            *("training/config.py", "training/catalogue.py", "training/entropy.py"),
+            *("training/config.py", "training/catalogue.py", "training/entropy.py", "training/behaviours.py"),
             *("training/events.py", "training/figures.py", "incentives/catalogue.py"),
         ),
         allows=only("training", "kinds"),

@@ -24,7 +24,8 @@ from simulations.models import Event, Origin, Simulation, Status
 from simulations.origins import may_start_by_get
 from simulations.running import lifecycle
 from simulations.showing import results, stream
-from training.config import FROM_ROUND, MOST_SHARES, TO_ROUND, ConfigError
+from training.behaviours import FROM_ROUND, MOST_SHARES, TO_ROUND
+from training.config import ConfigError
 
 router = Router(tags=["simulations"])
 MOST = 2**63 - 1

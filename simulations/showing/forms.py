@@ -20,7 +20,7 @@ from kinds import ConfigError, Kind, Parameter
 from kinds.parameter import MOST_CLIENTS, stretches
 from simulations.config import CHOICES, FIELDS, GROUPS, PRESETS, SimulationConfig
 from simulations.showing import wording
-from training.config import FROM_ROUND, TO_ROUND
+from training.behaviours import FROM_ROUND, TO_ROUND
 
 FIRST = ("num_clients", "num_rounds", "partition", "valuation")  # beside the button; all others are under More
 LINES = ("behaviours", "population")  # fields of several lines, one client or one share in each
