@@ -271,7 +271,7 @@ def test_it_resolves_relative_imports() -> None:
 
 
 def test_it_serves_pages_and_runs_the_worker_without_pytorch() -> None:
-    assert loaded(WITHOUT_A_DATA_BASE + WEB, HEAVY) == []
+    assert loaded(WITHOUT_A_DATA_BASE + WEB, (*HEAVY, "numpy")) == []
 
 
 def test_it_computes_without_django() -> None:

@@ -19,7 +19,7 @@ from incentives.views import pieces
 from simulations import estimates, owners, paces, plugins
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
-from simulations.showing import fragments, planning, results, splits, stream, wording
+from simulations.showing import fragments, planning, results, stream, wording
 from simulations.showing.forms import StartForm, behaviour_catalogue
 from training.catalogue import DATASETS
 from training.config import ConfigError
@@ -163,6 +163,8 @@ def estimate(request: HttpRequest) -> HttpResponse:
 @require_POST
 def split(request: HttpRequest) -> HttpResponse:
     """Who would hold which labels, as the form is."""
+    from simulations.showing import splits  # numpy takes 13 MB, which a site does without until somebody looks
+
     config = StartForm(request.POST).config()
     why_not = {"why_not": "The split is shown once every field can be used as entered."}
     return render(request, "simulations/_split.html", splits.preview(config) if config else why_not)
