@@ -1,7 +1,8 @@
 """The plug-ins of this moment, for processes that run none of them: pages, the worker's parent, the shell.
 
 `kinds` calls `look` whenever its catalogue is read. That costs a few `stat` at most once a second; what has changed is
-described in the background, by children, and whoever has found the change waits a little for it.
+described in the background, by children, and whoever has found the change waits a little for it. Until it is described,
+a file that has changed offers what it was last described with; whoever needs its source of now calls `settle`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,22 +139,28 @@ class Catalogue:
         finally:
             self._looking.release()
 
-    def settle(self, seconds: float = 600.0) -> None:
-        """Looks now, and waits until everything is described."""
+    def settle(self, seconds: float = 600.0, namespaces: Collection[str] | None = None) -> bool:
+        """Looks now, and waits until everything, or all of these namespaces, is described as it is now; False where
+        that took more than `seconds`."""
         with self._looking:
             self._next_look = time.monotonic() + LOOK_SECONDS
-            self._look(seconds)
+            return self._look(seconds, lambda candidate: namespaces is None or candidate.namespace in namespaces)
 
-    def _look(self, patience: float) -> None:
+    def _look(self, patience: float, is_needed: Callable[[Candidate], bool] | None = None) -> bool:
+        """Waits for what is needed, or without that for what has just begun."""
         candidates = discovery.look(Path(settings.FEDSITE_PLUGINS_DIR), settings.FEDSITE_PLUGINS)
         in_loop = _in_event_loop()
         if candidates and not in_loop:
             self._disabled = self._switched_off()
         with self._changing:
             self._candidates = candidates
-            for candidate in {*self._known} - {*candidates}:
-                del self._known[candidate]
+            before = {}
+            for candidate in [each for each in self._known if each not in candidates]:
+                before[candidate.where] = self._known.pop(candidate)
                 self._seen.pop(candidate, None)
+            for candidate in candidates:
+                if candidate not in self._known and (old := before.get(candidate.where)):
+                    self._known[candidate] = replace(old, candidate=candidate, is_waiting=True)
         fresh = []
         for candidate in candidates:
             if candidate in self._pending:
@@ -162,15 +169,20 @@ class Catalogue:
             if known is None or known.is_waiting or self._seen.get(candidate) != _signature(candidate, known):
                 often, at = self._often.get(candidate.where, (0, 0.0))
                 since = time.monotonic() - at
-                if often and since < min(LONGEST_PAUSE, 2.0 ** (often - 3)):
+                pause = min(LONGEST_PAUSE, 2.0 ** (often - 3)) if often else 0.0
+                if since < pause and not (is_needed and is_needed(candidate)):
                     continue  # a file that writes itself would keep a child busy for ever
                 self._often[candidate.where] = (1 if since > 2 * LONGEST_PAUSE else often + 1, time.monotonic())
                 fresh.append(self._describe(candidate))
         # What has been waited for once is not waited for again: a page reads the catalogue many times.
-        waited_for = [*self._pending.values()] if patience > PATIENCE else fresh
+        waited_for = fresh
+        if is_needed:
+            with self._changing:
+                waited_for = [found for candidate, found in self._pending.items() if is_needed(candidate)]
         if waited_for and not in_loop:
             wait(waited_for, timeout=patience)
         self._publish()
+        return all(each.done() for each in waited_for)
 
     def _describe(self, candidate: Candidate) -> Future[None]:
         if self._children is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kinds
@@ -14,11 +14,18 @@ from extensions.sources import needed
 from kinds import ConfigError
 from simulations.config import CHOICES, SimulationConfig
 
+PATIENCE = 20.0  # seconds for the description of a plug-in that has just changed
+
 
 def with_todays_sources(config: SimulationConfig) -> SimulationConfig:
-    """The same with the hash of each plug-in's source as it is here now. ConfigError where one is not here."""
+    """The same with the hash of each plug-in's source as it is here now. ConfigError where one is not here, or is not
+    described within PATIENCE."""
     if not config.plugins:
         return config
+    if not wait_for(config.plugins):
+        raise ConfigError(
+            {"": f"{' or '.join(config.plugins)} has just changed and is still being looked at; try again"}
+        )
     errors: dict[str, str] = {}
 
     def hashed(family: str, kind: str, field: str) -> str:
@@ -65,17 +72,27 @@ def changed_sources(record: Mapping[str, Any], config: SimulationConfig) -> list
     ]
 
 
+def wait_for(names: Iterable[str]) -> bool:
+    """Whether these plug-ins are known as they are now, after up to PATIENCE: not while a transaction is open."""
+    namespaces = {name.partition("/")[0] for name in names}
+    return not namespaces or catalogue.current.settle(PATIENCE, namespaces)
+
+
 def lacking(record: Mapping[str, Any]) -> list[str]:
-    """Which plug-ins of a recorded configuration are not here with the source that it was queued with, in sentences."""
+    """Which plug-ins of a recorded configuration are not here with the source that it was queued with, in sentences.
+    One that has just changed is not, until it is described."""
     wanted = sorted(set(needed(record)))
     if not wanted:
         return []
     catalogue.current.look()
-    members = [member for entry in catalogue.current.entries() for member in entry.members]
-    here = {member.kind.name: member.kind.source_sha256 for member in members}
+    entries = catalogue.current.entries()
+    here = {member.kind.name: member.kind.source_sha256 for entry in entries for member in entry.members}
+    changing = {member.kind.name for entry in entries if entry.is_waiting for member in entry.members}
     found = []
     for kind, sha256 in wanted:
-        if kind not in here:
+        if kind in changing:
+            found.append(f"the plug-in {kind} has just changed and is being looked at")
+        elif kind not in here:
             found.append(f"the plug-in {kind} is not here")
         elif here[kind] != sha256:
             then, now = sha256[:12], here[kind][:12]

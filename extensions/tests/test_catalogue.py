@@ -72,6 +72,35 @@ def test_files_that_come_change_and_go_are_seen(plugged: Callable[..., Path]) ->
     assert catalogue.current.entries() == []
 
 
+def test_what_has_changed_offers_what_it_had_until_it_is_described(
+    plugged: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is saved often, and a description that takes long, take no kind away."""
+    folder = plugged(lab=files.RULE)
+    before = kinds.find("rule", "lab/rule")
+    is_slow, go_on, described = threading.Event(), threading.Event(), catalogue.described
+
+    def slowly(candidate: Candidate, cache: Path) -> Description:
+        is_slow.set()
+        go_on.wait(60)
+        return described(candidate, cache)
+
+    monkeypatch.setattr(catalogue, "described", slowly)
+    (folder / "lab.py").write_text(files.RULE + "# another\n")
+    assert not catalogue.current.settle(0.1, {"lab"})
+    assert is_slow.wait(60)
+    assert kinds.find("rule", "lab/rule").source_sha256 == before.source_sha256
+    (folder / "lab.py").write_text(files.RULE + "# and another\n")
+    assert catalogue.current.settle(0.0, {"another"})
+    assert [entry.is_waiting for entry in catalogue.current.entries()] == [True]
+    assert "lab/rule" in kinds.family("rule")
+    go_on.set()
+    assert catalogue.current.settle(60.0, {"lab"}), "also where it would pause"
+    assert kinds.find("rule", "lab/rule").source_sha256 != before.source_sha256
+    (entry,) = catalogue.current.entries()
+    assert (entry.is_waiting, entry.source) == (False, {"lab.py": files.RULE + "# and another\n"})
+
+
 def test_a_choice_of_it_is_checked_by_its_own_bounds(plugged: Callable[..., Path]) -> None:
     plugged(lab=(files.EXAMPLES / "rule.py").read_text())
     choice = checked("rule", {"kind": "lab/wage", "share": 0.5}, "reward_rule")

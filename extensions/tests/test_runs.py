@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ import httpx
 import pytest
 from django.test import Client as Browser
 
+import kinds
 from extensions import catalogue
 from extensions.contract import FAMILIES
 from extensions.models import Source
 from extensions.tests import files
 from fedsite.tests import servers
+from simulations import plugins
 from simulations.models import Event, Origin, Simulation, Status
 from simulations.running import lifecycle
 from simulations.tests.cast import config, queued
@@ -125,14 +128,12 @@ def test_a_source_in_the_input_is_refused(plugged: Callable[..., Path], client: 
 
 @pytest_db
 def test_equal_sources_are_equal_configurations_and_others_are_not(plugged: Callable[..., Path]) -> None:
-    from simulations.plugins import with_todays_sources
-
     plugged(lab=files.RULE)
     given = config(reward_rule="lab/rule")
-    one = with_todays_sources(given).sha256()
-    assert one == with_todays_sources(given).sha256()
+    one = plugins.with_todays_sources(given).sha256()
+    assert one == plugins.with_todays_sources(given).sha256()
     plugged(lab=files.RULE + "# another\n")
-    assert one != with_todays_sources(given).sha256()
+    assert one != plugins.with_todays_sources(given).sha256()
 
 
 @pytest_db
@@ -164,7 +165,7 @@ def test_run_again_without_the_plug_in_names_it(plugged: Callable[..., Path]) ->
 def test_resume_with_another_source_is_refused_and_nothing_changes(
     plugged: Callable[..., Path], client: Browser
 ) -> None:
-    plugged(lab=files.RULE)
+    folder = plugged(lab=files.RULE)
     first = queued(reward_rule="lab/rule")
     lifecycle.cancel(first.pk)
     plugged(lab=files.RULE + "# another\n")
@@ -172,8 +173,32 @@ def test_resume_with_another_source_is_refused_and_nothing_changes(
     assert answer.status_code == 409
     assert "another source" in answer.json()["detail"]
     assert Simulation.objects.get(pk=first.pk).status == Status.CANCELLED
-    plugged(lab=files.RULE)
+    (folder / "lab.py").write_text(files.RULE)  # and nobody has looked
     assert client.post(f"/api/simulations/{first.pk}/resume/", content_type="application/json").status_code == 200
+
+
+@pytest_db
+def test_a_start_takes_the_source_of_that_moment_or_says_that_it_is_not_known_yet(
+    plugged: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plugged(lab=files.RULE)
+    first = queued(reward_rule="lab/rule")
+    for number in range(4):  # faster than the catalogue looks
+        text = f"{files.RULE}# {number}\n"
+        (folder / "lab.py").write_text(text)
+        other = queued(reward_rule="lab/rule")
+        assert Source.objects.get(pk=other.config["reward_rule"]["source_sha256"]).files == {"lab.py": text}
+    go_on, described = threading.Event(), catalogue.described
+    monkeypatch.setattr(catalogue, "described", lambda *given: go_on.wait(60) and described(*given))
+    monkeypatch.setattr(plugins, "PATIENCE", 0.1)
+    (folder / "lab.py").write_text(files.RULE)
+    with pytest.raises(kinds.ConfigError, match="lab/rule has just changed and is still being looked at; try again"):
+        queued(reward_rule="lab/rule")
+    assert plugins.lacking(first.config) == ["the plug-in lab/rule has just changed and is being looked at"]
+    go_on.set()
+    monkeypatch.undo()
+    assert queued(reward_rule="lab/rule").config == first.config
+    assert plugins.lacking(first.config) == []
 
 
 @pytest_db

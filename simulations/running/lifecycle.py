@@ -15,6 +15,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from extensions.sources import needed
 from incentives import ledger
 from simulations import estimates, paces, plugins, processes
 from simulations.config import SimulationConfig, renewed
@@ -355,6 +356,7 @@ def resume(simulation_id: int, *, address: str = "", by_shell: bool = False) -> 
 
     Raises Conflict, QueueFull, DoesNotExist.
     """
+    plugins.wait_for(kind for kind, _ in needed(Simulation.objects.get(pk=simulation_id).config))  # before the lock
     with transaction.atomic():
         if not by_shell:
             turns.only_one_at_a_time()
