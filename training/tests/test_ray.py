@@ -41,10 +41,9 @@ def train(nodes):
 
 
 @pytest.fixture
-def own(train, monkeypatch):
+def own(train):
     """A backend of the test's own; those actors let go of their processors first."""
     train.__self__.crew = train.__self__.placed = None
-    monkeypatch.setattr(crew, "START_SECONDS", 60.0)
     return backends.choose("ray")
 
 
@@ -75,15 +74,14 @@ def with_once(task, expression):
     return dataclasses.replace(task, behaviour={"kind": Once(expression)})
 
 
-def kill_the_other(nodes):
-    """The other node with all its processes, at once."""
+def wait_for_the_other(nodes):
+    """Until the other node's actor is ready: it is given a part of the next round."""
     (other,) = nodes.worker_nodes
     (raylet,) = other.all_processes["raylet"]
     deadline = time.monotonic() + crew.START_SECONDS
-    while not any(child.name().startswith("ray::Actor") for child in psutil.Process(raylet.process.pid).children()):
+    while "ray::Actor" not in [child.name() for child in psutil.Process(raylet.process.pid).children()]:
         assert time.monotonic() < deadline, "it must have a part in the training"
         time.sleep(0.1)
-    nodes.remove_node(other, allow_graceful=False)
 
 
 @pytest.fixture
@@ -145,9 +143,11 @@ def test_a_node_that_is_killed_changes_nothing(nodes, own, another_node, digits,
     for event in run(dataclasses.replace(config, backend="ray"), digits):
         if isinstance(event, RoundTrained):
             there.append(event.weights_sha256)
-        second = second or (isinstance(event, Log) and event.message.startswith("Round 2 of 3"))
+        if isinstance(event, Log) and event.message.startswith("Round 2 of 3"):
+            wait_for_the_other(nodes)
+            second = True
         if second and isinstance(event, Log) and event.message.startswith("Client 1:"):
-            kill_the_other(nodes)
+            nodes.remove_node(*nodes.worker_nodes, allow_graceful=False)  # with all its processes, at once
             second = False
     assert not nodes.worker_nodes, "it must have been killed"
     assert "A Ray actor is lost" in caplog.text
