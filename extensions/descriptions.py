@@ -277,7 +277,9 @@ def _kind(values: Mapping[str, Any], candidate: Candidate, sha256: str) -> Kind:
         traits=frozenset(_text(each, 100) for each in values["traits"]),
         cost=(_size if values["family"] == "model" else _cost)(costs) if costs else None,
         source_sha256=sha256,
-        **texts,
+        help=texts["help"],
+        label=texts["label"],
+        source=texts["source"],
     )
 
 

@@ -5,7 +5,7 @@ Adding one is a function in its family's module and a `Kind` here.
 
 from __future__ import annotations
 
-from kinds import Kind, number, register
+from kinds import Kind, number, register, whole
 
 # Traits of valuations: `no_game`, it asks no coalition what it is worth.
 register(
@@ -69,6 +69,8 @@ register(
     ),
 )
 
+# Traits of pools: `scheduled`, what all rounds pay at most is known before the first; `endowed`, its `tokens` are
+# minted into the treasury before round 1, and what it pays is paid out of the treasury.
 SCALING = number(10.0, "Tokens per unit of validation loss that a round gains", minimum=0.0, maximum=1_000_000.0)
 register(
     Kind(
@@ -96,6 +98,44 @@ register(
         source="ours",
         code="incentives.pools:fixed",
         parameters={"tokens": number(10.0, "Tokens a round", minimum=0.0, maximum=1_000_000.0)},
+        traits=frozenset({"scheduled"}),
+    ),
+    Kind(
+        family="pool",
+        name="halving",
+        help="Half as much after every so many rounds",
+        source="ours, after Bitcoin's block subsidy",
+        code="incentives.pools:halving",
+        parameters={
+            "tokens": number(10.0, "Tokens of the first round", minimum=0.0, maximum=1_000_000.0),
+            "rounds": whole(10, "Rounds after which it is halved", minimum=1, maximum=10_000),
+        },
+        traits=frozenset({"scheduled"}),
+    ),
+    Kind(
+        family="pool",
+        name="decay",
+        label="geometric decay",
+        help="In each round the same share of what the round before paid",
+        source="ours",
+        code="incentives.pools:decay",
+        parameters={
+            "tokens": number(10.0, "Tokens of the first round", minimum=0.0, maximum=1_000_000.0),
+            "factor": number(0.9, "What a round pays over what the round before paid", minimum=0.0, maximum=1.0),
+        },
+        traits=frozenset({"scheduled"}),
+    ),
+    Kind(
+        family="pool",
+        name="treasury",
+        help="Tokens minted before round 1, spread over the rounds; what a round leaves is spread over those to come",
+        source="ours",
+        code="incentives.pools:treasury",
+        parameters={
+            "tokens": number(100.0, "Tokens for all rounds", minimum=0.0, maximum=1_000_000_000.0),
+            "rounds": whole(10, "Rounds over which they are spread", minimum=1, maximum=10_000),
+        },
+        traits=frozenset({"scheduled", "endowed"}),
     ),
 )
 
@@ -105,6 +145,69 @@ register(
         name="proportional",
         help="In proportion to contributions above 0, to the unit by largest remainder",
         source="Balinski & Young 1982, chapter 3",
+        version=2,
         code="incentives.rules:proportional",
-    )
+        older={1: "incentives.rules:proportional_1"},
+    ),
+    Kind(
+        family="rule",
+        name="equal",
+        help="Everyone who sends something alike",
+        source="ours",
+        code="incentives.rules:equal",
+    ),
+    Kind(
+        family="rule",
+        name="wage_bonus",
+        label="wage and bonus",
+        help="A share of the pool to all who send something alike, the rest in proportion to contributions above 0",
+        source="Liu et al. 2022, section 2",
+        code="incentives.rules:wage_bonus",
+        parameters={"share": number(0.2, "Share of the pool that is wage", minimum=0.0, maximum=1.0)},
+    ),
+    Kind(
+        family="rule",
+        name="top_k",
+        label="the k largest",
+        help="In proportion among the largest contributions above 0, and all that equal the last of them",
+        source="ours",
+        code="incentives.rules:top_k",
+        parameters={"k": whole(3, "How many of the largest contributions", minimum=1, maximum=1_000_000)},
+    ),
+    Kind(
+        family="rule",
+        name="rank",
+        label="by rank",
+        help="By rank among n contributions above 0: n parts for the largest, 1 for the smallest; equal ones share",
+        source="ours",
+        code="incentives.rules:rank",
+    ),
+    Kind(
+        family="rule",
+        name="softmax",
+        help="In proportion to exp(contribution / temperature), contributions being over the largest absolute one",
+        source="ours",
+        code="incentives.rules:softmax",
+        parameters={
+            "temperature": number(
+                1.0, "Small: nearly all to the best; large: nearly alike", minimum=0.01, maximum=100.0
+            )
+        },
+    ),
+    Kind(
+        family="rule",
+        name="winner_takes_all",
+        help="All to the largest contribution above 0; equal ones share it",
+        source="ours",
+        code="incentives.rules:winner_takes_all",
+    ),
+    Kind(
+        family="rule",
+        name="tullock",
+        label="Tullock contest",
+        help="In proportion to a power of contributions above 0; with 1 it is proportional",
+        source="Tullock 1980",
+        code="incentives.rules:tullock",
+        parameters={"exponent": number(2.0, "The power; 0 is alike for all above 0", minimum=0.0, maximum=10.0)},
+    ),
 )

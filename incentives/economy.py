@@ -27,7 +27,7 @@ class PoolFacts:
     previous_validation_loss: float | None
     validation_loss: float | None
     best_validation_loss: float | None  # of the rounds before
-    treasury: int = 0  # micro-tokens
+    treasury: int = 0  # micro-tokens that it holds before the round; an endowment is in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,19 @@ class RuleFacts:
 
     round_number: int
     clients: tuple[int, ...]  # the cohort's numbers, ascending
-    contributions: tuple[float, ...]  # finite; 0.0 for whom sent nothing
+    contributions: tuple[float, ...]  # finite; 0.0 for who sent nothing
     num_examples: tuple[int, ...]  # that they report
     balances: tuple[int, ...] = ()
     stakes: tuple[int, ...] = ()
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by detector
     bids: tuple[int, ...] = ()
     products: Any = None
+    sent: tuple[bool, ...] = ()  # who sent something; empty: all of them
+
+    @property
+    def active(self) -> tuple[bool, ...]:
+        """`sent` with a place for each client."""
+        return self.sent or (True,) * len(self.clients)
 
 
 @dataclass(frozen=True, kw_only=True)

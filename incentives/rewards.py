@@ -10,13 +10,15 @@ MICROTOKENS = 1_000_000  # in a token
 MOST_MICROTOKENS = 2**53 - 1  # beyond it JSON readers lose units
 
 
-def largest_remainder(weights: Sequence[Fraction | int], pool: int) -> list[int]:
+def largest_remainder(weights: Sequence[Fraction | int], pool: int, *, turn: int = 0) -> list[int]:
     """Whole numbers that sum to pool, in proportion to the weights (Hamilton's method).
 
     Everyone gets the floor of the exact share; what is left goes, a unit each, to the largest remainders; between
-    equal remainders to the larger weight, then to the earlier place. So everyone is within one unit of the exact
-    share, and a larger weight never gets less. Exact, without floats. Raises ValueError for a negative weight, a bad
-    pool, or where no weight is positive. Source: Balinski & Young 1982, "Fair Representation", chapter 3.
+    equal remainders to the larger weight. Equal weights take turns, like cards that are dealt: turn 0 begins with the
+    earliest place, turn t where t turns with as many units have led to. So everyone is within one unit of the exact
+    share, a larger weight never gets less, and while weights and pool stay no equal is ever more than a unit ahead.
+    Exact, without floats. Raises ValueError for a negative weight, a bad pool, or where no weight is positive. Source:
+    Balinski & Young 1982, "Fair Representation", chapter 3; the turns are ours.
     """
     _check_pool(pool)
     whole = _whole(weights)
@@ -26,7 +28,15 @@ def largest_remainder(weights: Sequence[Fraction | int], pool: int) -> list[int]
     shares, remainders = zip(*(divmod(weight * pool, total) for weight in whole), strict=True)
     paid = list(shares)
     order = sorted(range(len(whole)), key=lambda place: (-remainders[place], -whole[place], place))
-    for place in order[: pool - sum(shares)]:
+    left = pool - sum(shares)
+    if left > 0:
+        # those who equal the last that gets a unit; a larger weight with that remainder stands before them
+        last = order[left - 1]
+        equals = [place for place in order if (remainders[place], whole[place]) == (remainders[last], whole[last])]
+        begin = order.index(equals[0])
+        start = turn * (left - begin) % len(equals)
+        order[begin : begin + len(equals)] = equals[start:] + equals[:start]
+    for place in order[:left]:
         paid[place] += 1
     return paid
 

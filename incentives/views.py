@@ -88,7 +88,8 @@ def _rule(paid: Transaction) -> dict[str, Any] | None:
     if not name:
         return None
     known, sha256 = kinds.family("rule").get(name), str(paid.memo.get("rule_source_sha256", ""))
-    is_it = known is not None and str(known.version) == version and known.source_sha256 == sha256
+    versions = {str(each) for each in (known.version, *known.older)} if known is not None else set()
+    is_it = known is not None and version in versions and known.source_sha256 == sha256
     return {
         "name": name,
         "version": version,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from kinds import catalogue
@@ -20,6 +21,7 @@ class Choice:
     kind: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     source_sha256: str = ""  # of a plug-in, from when the run is queued
+    version: int | None = None  # of the kind, where an earlier one is meant
 
     def __getitem__(self, name: str) -> Any:
         """A parameter; KeyError where this kind has no such."""
@@ -27,14 +29,14 @@ class Choice:
 
     @property
     def description(self) -> Kind:
-        """The catalogue's; ValueError where a plug-in's is not there any more."""
-        return catalogue.find(self.family, self.kind)
+        """The catalogue's, in the version that is meant; ValueError where a plug-in's is not there any more."""
+        return catalogue.find(self.family, self.kind).at(self.version)
 
     def has(self, trait: str) -> bool:
         return trait in self.description.traits
 
     def load(self) -> Any:
-        """The kind's code; see Kind.load."""
+        """The kind's code, in the version that is meant; see Kind.load."""
         return self.description.load()
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,8 +46,8 @@ class Choice:
         return {"kind": self.kind, **values, **source}
 
     def hashed(self) -> dict[str, Any]:
-        """What enters a hash: the kind without parameters at their defaults, its version unless that is 1, and a
-        plug-in's source. A release that adds parameters to a kind moves no hash."""
+        """What enters a hash: the kind without parameters at their defaults, the version that is meant unless it is 1,
+        and a plug-in's source. A release that adds parameters to a kind moves no hash."""
         found = self.to_dict()
         if self.kind not in catalogue.family(self.family):
             return found
@@ -55,11 +57,19 @@ class Choice:
         return kept | ({"version": kind.version} if kind.version > 1 else {})
 
 
-def checked(family: str, value: Any, field: str, *, recorded: bool = False) -> Choice:
+def checked(
+    family: str,
+    value: Any,
+    field: str,
+    *,
+    recorded: bool = False,
+    versions: Mapping[tuple[str, str], int] = MappingProxyType({}),
+) -> Choice:
     """A choice from `{"kind": ..., parameter: ...}`, a bare name, or a Choice. ConfigError names `field` for the kind,
     `field.parameter` for a parameter.
 
     None is a parameter's default, and so is what is left out. A plug-in's source hash is taken from records alone.
+    versions: of kinds, by family and name, of which another version than today's is meant.
     """
     if isinstance(value, Choice):
         value, recorded = value.to_dict(), True
@@ -86,7 +96,7 @@ def checked(family: str, value: Any, field: str, *, recorded: bool = False) -> C
             errors[f"{field}.{name}"] = str(error)
     if errors:
         raise ConfigError(errors)
-    return Choice(family, kind.name, parameters, source)
+    return Choice(family, kind.name, parameters, source, versions.get((family, kind.name)))
 
 
 def lacks(kind: Kind, name: str) -> str:

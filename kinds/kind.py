@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from kinds.parameter import Parameter
 
@@ -21,7 +22,9 @@ class Kind:
 
     `code` does it: a function or object, or its dotted name, `package.module:name`, which is imported where it is used,
     so that whoever reads the catalogue loads nothing. `version` rises whenever the same parameters come to mean another
-    result. `traits` are what others may rely on, by the family's own words. ValueError for what no catalogue can hold.
+    result; `older` holds the code of earlier ones, for rows that mean them (of built-in kinds: a plug-in's source is
+    kept instead). `traits` are what others may rely on, by the family's own words. ValueError for what no catalogue can
+    hold.
     """
 
     family: str
@@ -31,6 +34,7 @@ class Kind:
     source: str = ""  # paper and section, or "ours"
     version: int = 1
     code: str | Callable[..., Any] | Any = ""
+    older: Mapping[int, str | Callable[..., Any]] = field(default_factory=dict)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     traits: frozenset[str] = frozenset()
     cost: Callable[..., int] | None = None  # valuations: (n, **parameters) -> coalitions that it asks for at most
@@ -45,15 +49,29 @@ class Kind:
                 raise ValueError(f"{self.name}: {name!r} cannot be the name of a parameter")
         if not isinstance(self.version, int) or self.version < 1:
             raise ValueError(f"{self.name}: version {self.version!r} is not a whole number from 1")
+        if not all(1 <= version < self.version for version in self.older):
+            raise ValueError(f"{self.name}: versions {sorted(self.older)} are not all below {self.version}")
+        object.__setattr__(self, "older", dict(self.older))
         object.__setattr__(self, "parameters", dict(self.parameters))
         object.__setattr__(self, "traits", frozenset(self.traits))
         object.__setattr__(self, "label", self.label or self.name.rpartition("/")[2].replace("_", " "))
 
-    def load(self) -> Any:
-        """Its code. Only for processes that train: it may import PyTorch or foreign code."""
-        if not isinstance(self.code, str):
-            return self.code
-        module, _, name = self.code.partition(":")
+    def at(self, version: int | None) -> Self:
+        """This kind as it was in an earlier version; None is today's. ValueError for one whose code is not kept."""
+        if version in (None, self.version):
+            return self
+        if version not in self.older:
+            raise ValueError(f"{self.name}: there is no version {version} any more")
+        older = {each: code for each, code in self.older.items() if each < version}
+        return dataclasses.replace(self, version=version, code=self.older[version], older=older)
+
+    def load(self, version: int | None = None) -> Any:
+        """Its code, or that of an earlier version. Only for processes that train: it may import PyTorch or foreign
+        code."""
+        code = self.at(version).code
+        if not isinstance(code, str):
+            return code
+        module, _, name = code.partition(":")
         return getattr(importlib.import_module(module), name)
 
     def to_dict(self) -> dict[str, Any]:

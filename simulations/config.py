@@ -84,6 +84,10 @@ class IncentiveConfig:
 class SimulationConfig(IncentiveConfig, TrainingConfig):
     """A whole simulation. Raises ConfigError that names every bad field."""
 
+    VERSIONS: ClassVar[Mapping[int, Mapping[tuple[str, str], int]]] = {
+        1: {("rule", "proportional"): 1},
+        2: {("rule", "proportional"): 1},
+    }
     FLAT: ClassVar[Mapping[str, tuple[str, str]]] = {
         **TrainingConfig.FLAT,
         "pool_tokens": ("pool", "tokens"),

@@ -132,14 +132,21 @@ def rows(config: SimulationConfig) -> int:
 
 
 def expected_tokens(config: SimulationConfig) -> float | None:
-    """A fixed pool's at most. An improvement on the best so far pays for the way from where it begins to 0; an
-    untrained model guesses, at a loss of about ln(classes)."""
+    """Of a pool that is `scheduled`, at most so many. An improvement on the best so far pays for the way from where it
+    begins to 0; an untrained model guesses, at a loss of about ln(classes)."""
+    pool, rounds = config.pool, range(config.num_rounds)
     if not config.is_valued:
         return 0.0
-    if config.pool.kind == "fixed":
-        return float(config.pool["tokens"]) * config.num_rounds
-    if config.pool.kind == "improvement":
-        return float(config.pool["scaling_factor"]) * math.log(config.data_info.num_classes)
+    if pool.kind == "fixed":
+        return float(pool["tokens"]) * config.num_rounds
+    if pool.kind == "halving":
+        return math.fsum(math.ldexp(pool["tokens"], -(number // pool["rounds"])) for number in rounds)
+    if pool.kind == "decay":
+        return math.fsum(pool["tokens"] * pool["factor"] ** number for number in rounds)
+    if pool.kind == "treasury":
+        return float(pool["tokens"])
+    if pool.kind == "improvement":
+        return float(pool["scaling_factor"]) * math.log(config.data_info.num_classes)
     return None
 
 

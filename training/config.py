@@ -52,6 +52,9 @@ def structured(default: Callable[[], Any], help: str, *, group: str) -> Any:
 class TrainingConfig:
     """What is trained, by whom, on what. Raises ConfigError that names every bad field at once."""
 
+    # Of kinds whose version has risen, by scheme: the one that the scheme means, by family and name.
+    VERSIONS: ClassVar[Mapping[int, Mapping[tuple[str, str], int]]] = {}
+
     # Shorthand of the first version for parameters of choices: name -> (field, parameter).
     FLAT: ClassVar[Mapping[str, tuple[str, str]]] = {
         "alpha": ("partition", "alpha"),
@@ -177,7 +180,8 @@ class TrainingConfig:
     def _checked(self, field: dataclasses.Field[Any], value: Any) -> Any:
         """The value in the field's own type and within its bounds; ValueError with what was expected."""
         if field.metadata["family"]:
-            return kinds.checked(field.metadata["family"], value, field.name)
+            meant = self.VERSIONS.get(self.scheme, {})
+            return kinds.checked(field.metadata["family"], value, field.name, versions=meant)
         if field.name == "behaviours":
             return behaviours.of_clients(value)
         if field.name == "population":

@@ -135,3 +135,11 @@ async def body(response: StreamingHttpResponse) -> str:
 def test_there_are_no_other_files():
     get("/ledger/export/?ledger=nothing", 404)
     get("/ledger/export/?format=exe", 404)
+
+
+@pytest.mark.parametrize(("version", "is_told"), [("1", True), ("2", True), ("3", False)])
+def test_the_rule_that_paid_is_told_where_the_version_is_one_of_ours(version, is_told):
+    pay(ledger.open_ledger("simulation-1"), "round:1", 4, memo={"round": 1, "rule": f"proportional@{version}"})
+    html = get("/ledger/transactions/simulation-1/1/")
+    assert f"proportional, version {version}" in html
+    assert ("In proportion to contributions above 0" in html) == is_told

@@ -159,6 +159,7 @@ class Economy:
                 clients=trained.cohort,
                 contributions=tuple(worth or 0.0 for worth in contributions),
                 num_examples=tuple(report.num_examples for report in trained.reports),
+                sent=tuple(client in valued.contributions for client in trained.cohort),
             )
             payment = self._ask("reward_rule", rule, facts, pool, self.state.get("reward_rule", {}))
             try:

@@ -247,7 +247,7 @@ def most_tokens(config: SimulationConfig, tokens: float | None) -> str:
         return ""
     if tokens is None:
         return "tokens as it goes"
-    return f"{'at most' if config.pool.kind == 'fixed' else 'about'} {tokens:,.4g} tokens"
+    return f"{'at most' if config.pool.has('scheduled') else 'about'} {tokens:,.4g} tokens"
 
 
 def machines(simulation: Simulation) -> list[str]:

@@ -182,6 +182,18 @@ def test_the_hash_covers_kinds_with_their_own_parameters_alone():
     assert SimulationConfig.of(device="cuda").hashed() == {"scheme": 2, "device": "cuda"}
 
 
+def test_a_row_means_the_version_of_a_rule_that_its_scheme_meant():
+    """From scheme 3 what rounding leaves goes around, and the hash says so; older rows keep version 1 and hash."""
+    for scheme in (1, 2):
+        old = SimulationConfig.from_record({"num_rounds": 3}, scheme)
+        assert old.reward_rule.description.version == dataclasses.replace(old).reward_rule.description.version == 1
+    assert old.hashed() == {"scheme": 2, "num_rounds": 3}
+    new = SimulationConfig(scheme=3)
+    assert (new.reward_rule.description.version, new.to_dict()["reward_rule"]) == (2, {"kind": "proportional"})
+    assert new.hashed() == {"scheme": 3, "reward_rule": {"kind": "proportional", "version": 2}}
+    assert SimulationConfig(scheme=3, reward_rule="rank").hashed() == {"scheme": 3, "reward_rule": {"kind": "rank"}}
+
+
 def test_loss_improvement_is_measured_and_recorded_with_renormalised_weights():
     assert SimulationConfig.of(valuation="loss_improvement").resolved("digits").utility_weights == "renormalised"
     old = SimulationConfig.from_record({"valuation": "loss_improvement"}, 1).resolved("digits")

@@ -104,6 +104,18 @@ def test_who_sends_nothing_is_worth_nothing_by_every_valuation(valuation, weight
     assert sum(part.reward_microtokens for part in done.clients) == 9_000_000
 
 
+def test_who_sends_nothing_gets_nothing_by_a_rule_that_pays_for_taking_part():
+    done = rounds(run(reward_rule="equal", num_rounds=1, pool="fixed", pool_tokens=9))[0]
+    assert [part.reward_microtokens for part in done.clients] == [3_000_000, 0, 3_000_000, 3_000_000]
+
+
+def test_a_payment_names_the_version_of_the_rule_that_its_scheme_means():
+    assert rounds()[0].rule == "proportional@1"
+    new = dataclasses.replace(config(num_rounds=1, valuation="equal", pool="fixed", pool_tokens=0.000_01), scheme=3)
+    done = rounds(list(simulate(new, data_dir=NOWHERE)))[0]
+    assert (done.rule, sum(part.reward_microtokens for part in done.clients)) == ("proportional@2", 10)
+
+
 def test_the_first_scheme_pays_for_silence():
     told = config(valuation="equal", num_rounds=1, utility_weights="renormalised", pool="fixed", pool_tokens=8)
     old = SimulationConfig.from_record(first_record(told), 1)

@@ -101,6 +101,11 @@ def test_it_counts_coalitions_as_they_are_evaluated():
 
 def test_it_knows_what_can_be_paid_at_most():
     assert estimates.estimate(config(pool="fixed", pool_tokens=3)).tokens == 9.0
+    halved = config(pool={"kind": "halving", "tokens": 8, "rounds": 2}, num_rounds=5)
+    assert estimates.estimate(halved).tokens == 8 + 8 + 4 + 4 + 2
+    decayed = config(pool={"kind": "decay", "tokens": 8, "factor": 0.5}, num_rounds=3)
+    assert estimates.estimate(decayed).tokens == 8 + 4 + 2
+    assert estimates.estimate(config(pool={"kind": "treasury", "tokens": 8, "rounds": 2})).tokens == 8.0
     paid = sum(done.pool_microtokens for done in rounds()) / 1e6
     assert paid < estimates.estimate(config()).tokens == pytest.approx(23.02585093)
     assert estimates.estimate(config(pool="improvement_each_round")).tokens is None

@@ -37,16 +37,18 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(found.to_dict() | {"refused": refused}))
         else:
-            self.stdout.write(in_lines(found, is_fixed=config.pool.kind == "fixed"))
+            self.stdout.write(in_lines(found, is_scheduled=config.pool.has("scheduled")))
             for name, text in (refused or {}).items():
                 self.stderr.write(f"{name}: {text}")
         if refused:
             raise SystemExit(1)
 
 
-def in_lines(found: estimates.Estimate, *, is_fixed: bool) -> str:
+def in_lines(found: estimates.Estimate, *, is_scheduled: bool) -> str:
     pace = f"by {found.paced_by} runs here" if found.paced_by else "nothing has run here yet"
-    tokens = "not known before" if found.tokens is None else f"{'at most' if is_fixed else 'about'} {found.tokens:,.6g}"
+    tokens = (
+        "not known before" if found.tokens is None else f"{'at most' if is_scheduled else 'about'} {found.tokens:,.6g}"
+    )
     return "\n".join(
         f"{name:<12}{value}"
         for name, value in (
