@@ -74,7 +74,7 @@ WALLS = (
     Wall(
         files=(
             *("incentives/valuation/**/*.py", "incentives/rewards.py", "incentives/economy.py"),
-            *("incentives/pools.py", "incentives/rules.py"),
+            *("incentives/pools.py", "incentives/rules.py", "incentives/properties.py"),
         ),
         allows=only("kinds", "incentives", "numpy", "scipy"),
         says="valuations and rewards are pure",
