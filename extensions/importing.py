@@ -147,6 +147,8 @@ def _kinds(candidate: Candidate, module: ModuleType, sha256: str) -> tuple[Kind,
             raise Unusable(f"{kind.name} is there twice")
         if isinstance(kind.code, str) or not (callable(kind.code) or hasattr(kind.code, "join")):
             raise Unusable(f"the code of {kind.name} is of type {type(kind.code).__name__}, not a function")
+        if kind.older:
+            raise Unusable(f"{kind.name} has older versions: a plug-in's are in the sources that are kept of it")
         for what in ("help", "label", "source"):
             if not is_line(getattr(kind, what)):
                 raise Unusable(f"the {what} of {kind.name} is not a line of at most {MOST_LINE} characters")

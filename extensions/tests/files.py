@@ -72,6 +72,7 @@ BROKEN = {
     "no_kinds": ("KINDS = ()\n", "not a tuple of 1"),
     "many_kinds": (RULE + "KINDS = KINDS * 51\n", "not a tuple of 1"),
     "same_twice": (RULE + "KINDS = KINDS * 2\n", "there twice"),
+    "older_versions": (RULE.replace("code=rule", "code=rule, version=2, older={1: rule}"), "has older versions"),
     "other_family": (RULE.replace('"rule", name', '"dataset", name'), "family"),
     "no_family": (RULE.replace('"rule", name', '"magic", name'), "family"),
     "name_with_slash": (RULE.replace('name="rule"', 'name="lab/rule"'), "slash"),

@@ -44,6 +44,19 @@ def chosen(kind: Kind, **parameters) -> dict:
     return {"behaviours": {"3": value}} if kind.family == "behaviour" else {FIELDS[kind.family]: value}
 
 
+@pytest.mark.parametrize("family", ["pool", "rule"])
+def test_what_is_built_in_is_offered_with_its_parameters(family, client):
+    html, document = client.get("/").content.decode(), client.get("/api/openapi.json").content.decode()
+    for built_in in kinds.family(family).values():
+        assert f'<option value="{built_in.name}"' in html
+        assert f'"const":"{built_in.name}"' in document.replace('": "', '":"')
+        for name, parameter in built_in.parameters.items():
+            assert f'name="{FIELDS[family]}.{built_in.name}.{name}"' in html
+            assert parameter.help in html
+        texts = texts_of(config(**chosen(built_in)).to_dict())
+        assert StartForm(query(texts)).config() == config(**chosen(built_in))
+
+
 def test_the_configuration_takes_it_with_its_parameters_alone(kind):
     found = config(**chosen(kind)).to_dict()
     expected = {"kind": kind.name, "brine": 0.25}
