@@ -171,8 +171,9 @@ MALICIOUS = whole(
     maximum=1_000_000,
 )
 # Traits of strategies: `mean`, it reads of the updates their weighted mean alone, so that no more than one need be in
-# memory; `averaged`, what it makes is the model of plain federated averaging; `robust`, it is defined over the updates
-# that arrive.
+# memory; `averaged`, what it makes is the model of plain federated averaging; `robust`, it is defined over the
+# updates that arrive; `weighted_sum`, its step is a weighted sum of updates and of what it carries, and it
+# tells the weights, so that coalitions are evaluated together.
 register(
     Kind(
         family="strategy",
@@ -181,7 +182,7 @@ register(
         help="The mean of the updates, weighted by examples",
         source="McMahan et al. 2017, algorithm 1",
         code="training.strategies:FEDAVG",
-        traits=frozenset({"mean", "averaged"}),
+        traits=frozenset({"mean", "averaged", "weighted_sum"}),
     ),
     Kind(
         family="strategy",
@@ -190,7 +191,7 @@ register(
         help="FedAvg's mean, taken with momentum",
         source="Hsu et al. 2019, section 4",
         code="training.strategies:FEDAVGM",
-        traits=frozenset({"mean"}),
+        traits=frozenset({"mean", "weighted_sum"}),
         parameters={
             "server_lr": number(1.0, SERVER_LR, above=0.0, maximum=100.0),
             "server_momentum": number(
@@ -226,7 +227,7 @@ register(
         help="FedAvg of clients that are pulled back to the global weights",
         source="Li et al. 2020, equation 2",
         code="training.strategies:FEDPROX",
-        traits=frozenset({"mean", "averaged"}),
+        traits=frozenset({"mean", "averaged", "weighted_sum"}),
         parameters={
             "proximal_mu": number(
                 0.1, "Pull of each local step back to the global weights; 0 is fedavg", minimum=0.0, maximum=100.0
@@ -258,7 +259,7 @@ register(
         help="The mean of the updates that have many others near them",
         source="Blanchard et al. 2017",
         code="training.strategies:MULTI_KRUM",
-        traits=frozenset({"robust"}),
+        traits=frozenset({"robust", "weighted_sum"}),
         parameters={"num_malicious_clients": MALICIOUS},
     ),
     Kind(
@@ -267,7 +268,7 @@ register(
         help="A mean in which no update pulls further from the last step than a set distance",
         source="Karimireddy et al. 2021",
         code="training.strategies:CENTRED_CLIPPING",
-        traits=frozenset({"robust"}),
+        traits=frozenset({"robust", "weighted_sum"}),
         parameters={
             "clipping_norm": number(
                 None,

@@ -1,4 +1,6 @@
-"""What a round's clients are worth together: the utilities of coalitions, many at a time.
+"""What a round's clients are worth together to plain federated averaging: the utilities of coalitions, many at a time.
+
+The game of schemes 1 and 2, which keep its bits; training.games has today's.
 
 The utility of a coalition S is that of the model at weights + sum over i in S of c_i delta_i, the one-round
 reconstruction of Song et al. 2019, "Profit allocation for federated learning": minus its mean cross-entropy on
@@ -11,8 +13,7 @@ first layer is computed once per client and then mixed by coalition; later layer
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import reduce
 
@@ -24,16 +25,18 @@ from torch import Tensor, nn
 from training import threads
 from training.forward import Logits, logits_of
 from training.layers import Dense, dense_layers
-
-MAX_TILE = 512  # samples at a time
-PLAYERS_BYTES = 128 << 20  # first layer of all clients for one tile of samples
-CHUNK_BYTES = 8 << 20  # activations of a chunk of coalitions on a tile: in cache, yet few enough calls
-MIXED_BYTES = 32 << 20  # later layers' mixed weights of one chunk
-MAX_CHUNK = 512  # coalitions at a time; GATHER_ABOVE with more players, as they mostly differ in different ones
-GATHER_ABOVE = 32  # with so few clients, mixing those that do not differ costs less than leaving them out
-BATCH = 200  # samples at a time through a network that is not dense
-# A GPU has no such cache, but takes as long to be told what to do as to do it: all as large as its memory bears.
-CARD_TILE, CARD_CHUNK, CARD_BYTES, CARD_BATCH = 8192, 8192, 1 << 30, 2000
+from training.scores import (
+    BATCH,
+    CARD_BATCH,
+    GATHER_ABOVE,
+    SCORES,
+    SUMMED_ON,
+    Score,
+    first_layers,
+    slices,
+    split,
+    tile_and_chunk,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +105,15 @@ class CoalitionGame:
 
     def _evaluate(self, mixture: _Mixture) -> NDArray[np.float64]:
         layers = dense_layers(self.network)
-        score = _SCORES[self.utility]
+        score = SCORES[self.utility]
         workers = self.workers or threads.workers_for(self.x)
         sums = _generic(mixture, score, workers) if layers is None else _dense(mixture, layers, score, workers)
         return sums / len(self.y)
 
 
 def _check_names(game: CoalitionGame) -> None:
-    if game.utility not in _SCORES:
-        raise ValueError(f"utility: {game.utility!r} is not one of {', '.join(_SCORES)}")
+    if game.utility not in SCORES:
+        raise ValueError(f"utility: {game.utility!r} is not one of {', '.join(SCORES)}")
     if game.utility_weights not in ("fixed", "renormalised"):
         raise ValueError(f"utility_weights: {game.utility_weights!r} is not one of fixed, renormalised")
 
@@ -207,13 +210,14 @@ class _Chunk:
 def _dense(mixture: _Mixture, layers: list[Dense], score: Score, workers: int) -> NDArray[np.float64]:
     """float64 [m]: every coalition's score, summed over the samples."""
     x, y = mixture.game.x.flatten(1), mixture.game.y
-    tile, size = _tile_and_chunk(len(mixture.deltas), len(x), layers, x.device.type != "cpu")
-    chunks = [mixture.chunk(rows) for rows in _slices(len(mixture.coalitions), size)]
+    tile, size = tile_and_chunk(len(mixture.deltas), len(x), layers, x.device.type != "cpu")
+    chunks = [mixture.chunk(rows) for rows in slices(len(mixture.coalitions), size)]
     widest = max(layer.outputs for layer in layers)
     scratch = [x.new_empty(2, min(size, len(mixture.coalitions)) * widest * tile) for _ in range(workers)]
     sums = torch.zeros(len(mixture.coalitions), dtype=torch.float64, device=SUMMED_ON.get(x.device.type, x.device))
-    for samples in _slices(len(x), tile):
-        first = _first_layer(mixture, layers[0], x[samples].T.contiguous(), workers)
+    for samples in slices(len(x), tile):
+        own = mixture.game.weights, mixture.reference_delta
+        first = first_layers(own, mixture.deltas, layers[0], x[samples].T.contiguous(), workers)
         batch = _Batch(layers, first, y[samples], score)
         on_cpu = x.device.type == "cpu"  # a GPU is told by one thread
         found = (
@@ -223,51 +227,6 @@ def _dense(mixture: _Mixture, layers: list[Dense], score: Score, workers: int) -
         )
         sums += torch.cat(list(found))
     return sums.cpu().numpy()
-
-
-def _tile_and_chunk(num_players: int, num_samples: int, layers: list[Dense], on_card: bool = False) -> tuple[int, int]:
-    """How many samples and how many coalitions at a time; from shapes alone, so that every run adds alike."""
-    bytes_of_players = 4 * (num_players + 2) * layers[0].outputs
-    most_samples, of_players = (CARD_TILE, CARD_BYTES) if on_card else (MAX_TILE, PLAYERS_BYTES)
-    tile = _even(num_samples, max(1, min(most_samples, of_players // bytes_of_players)))
-    most = MAX_CHUNK if num_players <= GATHER_ABOVE else GATHER_ABOVE
-    widest = max(layer.outputs for layer in layers)
-    mixed = sum(layer.part.stop - layer.part.start for layer in layers[1:])
-    activations, later = (CARD_BYTES, CARD_BYTES) if on_card else (CHUNK_BYTES, MIXED_BYTES)
-    most = CARD_CHUNK if on_card else most
-    return tile, max(1, min(most, activations // (4 * widest * tile), later // (4 * mixed or 1)))
-
-
-def _even(total: int, most: int) -> int:
-    """The size of the fewest nearly equal pieces of at most `most`."""
-    return -(-total // -(-total // most))
-
-
-def _slices(total: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
-
-
-def _first_layer(mixture: _Mixture, layer: Dense, x: Tensor, workers: int) -> Tensor:
-    """[n + 2, outputs, tile]: the first layer of the weights, the reference and every delta; x is [inputs, tile]."""
-    if x.device.type != "cpu":  # one product of them all
-        own = mixture.game.weights[layer.part], mixture.reference_delta[layer.part]
-        weight, bias = _split(torch.cat([torch.stack(own), mixture.deltas[:, layer.part]]), layer)
-        return torch.addmm(bias.flatten(0, 1), weight.flatten(0, 1), x).view(len(weight), layer.outputs, -1)
-    vectors = [mixture.game.weights, mixture.reference_delta, *mixture.deltas]
-    first = x.new_empty(len(vectors), layer.outputs, x.shape[1])
-
-    def fill(player: int, _: None) -> None:
-        weight, bias = _split(vectors[player][None, layer.part], layer)
-        torch.addmm(bias[0], weight[0], x, out=first[player])
-
-    deque(threads.in_order(fill, range(len(vectors)), [None] * workers), maxlen=0)
-    return first
-
-
-def _split(mixed: Tensor, layer: Dense) -> tuple[Tensor, Tensor]:
-    """[m, outputs, inputs] and [m, outputs, 1] of flat weights [m, ...]."""
-    size = layer.outputs * layer.inputs
-    return mixed[:, :size].view(-1, layer.outputs, layer.inputs), mixed[:, size:].unsqueeze(2)
 
 
 @dataclass(frozen=True)
@@ -286,7 +245,7 @@ class _Batch:
         shape = (len(chunk), -1, len(self.y))
         h = self._mixed_first(chunk, scratch[0]).view(shape)
         for depth, layer in enumerate(self.layers[1:], start=1):
-            weight, bias = _split(chunk.weights(layer.part), layer)
+            weight, bias = split(chunk.weights(layer.part), layer)
             out = scratch[depth % 2, : len(chunk) * layer.outputs * len(self.y)].view(shape)
             h = torch.baddbmm(bias, weight, h.relu_(), out=out)
         return self.score(h, self.y)
@@ -300,27 +259,6 @@ class _Batch:
         return torch.mm(coefficients, vectors, out=out)
 
 
-Score = Callable[[Tensor, Tensor], Tensor]  # logits [m, classes, N], y [N] -> float64 [m], sums over N
-SUMMED_ON = {"mps": "cpu"}  # it knows no float64
-
-
-def _minus_loss(logits: Tensor, y: Tensor) -> Tensor:
-    right = logits.gather(1, y.expand(len(logits), 1, -1)).squeeze(1)
-    losses = logits.logsumexp(1) - right
-    return -_summed(losses)
-
-
-def _correct(logits: Tensor, y: Tensor) -> Tensor:
-    return _summed(logits.argmax(1) == y)
-
-
-def _summed(each: Tensor) -> Tensor:
-    return each.to(SUMMED_ON.get(each.device.type, each.device)).sum(1, dtype=torch.float64)
-
-
-_SCORES: dict[str, Score] = {"loss": _minus_loss, "accuracy": _correct}
-
-
 # Any other network
 
 
@@ -331,7 +269,7 @@ def _generic(mixture: _Mixture, score: Score, workers: int) -> NDArray[np.float6
     def evaluate(row: int, logits: Logits) -> Tensor:
         with torch.inference_mode():
             weights = mixture.chunk(slice(row, row + 1)).weights(slice(None))[0]
-            batches = _slices(len(game.x), BATCH if game.x.device.type == "cpu" else CARD_BATCH)
+            batches = slices(len(game.x), BATCH if game.x.device.type == "cpu" else CARD_BATCH)
             return reduce(torch.add, (score(logits(weights, game.x[at]).T[None], game.y[at])[0] for at in batches))
 
     tools = [logits_of(game.network) for _ in range(workers)]

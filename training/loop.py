@@ -32,11 +32,11 @@ from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import ClientReport, Completed, Event, Log, RoundTrained, TrainingError
 from training.federation import Federation
-from training.game import CoalitionGame, Roster
+from training.games import RoundGames
 from training.networks import Score
 
 Sample = Callable[[int], tuple[int, ...]]  # round number -> the cohort, ascending client numbers
-Value = Callable[[CoalitionGame | Roster], Any]
+Value = Callable[[RoundGames], Any]
 Done = Generator[Event, None, tuple[State, Score | None]]
 
 
@@ -46,8 +46,6 @@ def run(
     *,
     sample: Sample | None = None,
     value: Value | None = None,
-    utility: str = "loss",
-    utility_weights: str = "fixed",
     looks: bool = True,
     checkpoints: Path | None = None,
     resume: State | None = None,
@@ -57,8 +55,8 @@ def run(
     """Started; for each round its Log lines, then RoundTrained; Completed.
 
     `config` must be resolved to `data`. `sample` chooses each round's cohort, by default as the configuration's
-    sampler does. `value` is called with each round's game; what it returns is the round's `valued`. Without `looks` it
-    asks the game no utility, and a large cohort's updates are not kept for it. `checkpoints` is the folder for the
+    sampler does. `value` is called with each round's games; what it returns is the round's `valued`. Without `looks`
+    it asks them no utility, and a large cohort's updates are not kept for it. `checkpoints` is the folder for the
     state after each round. `resume` is such a state, of this configuration: the run goes on after it; log
     lines of rounds up to `replay_until` were told before and are left out. TrainingError where the run cannot
     go on; a FloatingPointError of `value` becomes one that names the round.
@@ -80,8 +78,6 @@ def run(
         card=Card(federated, data.train_y) if on_card else None,
         sample=sample or partial(samplers.sample, config, federated.num_examples),
         value=value,
-        utility=utility,
-        utility_weights=utility_weights,
         looks=value is not None and looks,
         checkpoints=checkpoints,
         known=sample is None,
@@ -108,8 +104,6 @@ class RunContext:
     card: Card | None  # where it plays the rounds, `train` has nothing to do
     sample: Sample
     value: Value | None
-    utility: str
-    utility_weights: str
     looks: bool  # whether `value` asks utilities, and so needs every update
     checkpoints: Path | None
     known: bool  # whether cohorts are drawn from the configuration alone, so that one may look ahead
@@ -129,9 +123,8 @@ def play_round(context: RunContext, state: State, round_number: int) -> Done:
     begin_valuation = perf_counter()
     valued = None
     if context.value is not None:
-        total_examples = sum(report.num_examples for report in played.reports)
         try:
-            valued = context.value(_game(context, state.weights, played.deltas, played.reports, total_examples))
+            valued = context.value(_games(context, state, played))
         except FloatingPointError as error:
             raise TrainingError(f"Round {round_number}: {error}; {lines.calmer(config)}") from None
     valuated = perf_counter()
@@ -306,32 +299,17 @@ def _refuse_infinite(config: TrainingConfig, round_number: int, played: Played) 
         raise TrainingError(f"Round {round_number}: the global model is not finite; {lines.calmer(config)}")
 
 
-def _game(
-    context: RunContext, weights: Tensor, deltas: Tensor | None, reports: Sequence[ClientReport], total_examples: int
-) -> CoalitionGame | Roster:
-    """The round's game. Who sent nothing does not play; under fixed weights a client whose update is zero changes no
-    coalition, so it does not either."""
-    federated, clients = context.federated, context.federated.holdings.clients
-    if context.utility_weights == "fixed":
-        plays = [report.update_norm > 0 for report in reports]
-    else:
-        plays = [report.loss_before is not None or federated.config.absent_vote for report in reports]
-    players = tuple(report.client for report, here in zip(reports, plays, strict=True) if here)
-    cohort = tuple(report.client for report in reports)
-    num_examples = [len(clients[player - 1]) for player in players]
-    if deltas is None:
-        return Roster(cohort=cohort, players=players, num_examples=num_examples)
-    device = federated.data.train_x.device
-    return CoalitionGame(
+def _games(context: RunContext, state: State, played: Played) -> RoundGames:
+    federated = context.federated
+    return RoundGames(
+        federated.config,
         federated.network,
-        weights.to(device),
-        (deltas if all(plays) else deltas[torch.tensor(plays)]).to(device),
-        num_examples,
-        total_examples,
+        state.weights,
+        state.strategy_state,
+        played.weights,
+        played.reports,
+        played.deltas,
         federated.validation_x,
         federated.validation_y,
-        cohort=cohort,
-        players=players,
-        utility=context.utility,
-        utility_weights=context.utility_weights,
+        [len(federated.holdings.clients[report.client - 1]) for report in played.reports],
     )

@@ -26,7 +26,7 @@ from training.catalogue import DATASETS
 from training.checkpoints import State
 from training.events import RoundTrained, TrainingError
 from training.figures import figure
-from training.game import CoalitionGame, Roster
+from training.games import RoundGames
 
 MOST_STATE = 2**18  # bytes of what an economy keeps between two rounds, as JSON
 
@@ -69,8 +69,6 @@ def simulate(
         config,
         data,
         value=economy.value if config.is_valued else None,
-        utility=config.utility,
-        utility_weights=config.weights_in_use,
         looks=config.asks_game,
         checkpoints=checkpoint_dir,
         resume=resume,
@@ -115,8 +113,9 @@ class Economy:
     def __init__(self, config: SimulationConfig, round_number: int, state: Mapping[str, Any]) -> None:
         self.config, self.round_number, self.state = config, round_number, dict(state)
 
-    def value(self, game: CoalitionGame | Roster) -> Valued:
+    def value(self, games: RoundGames) -> Valued:
         """What the next round's game is worth to its players."""
+        game = games.of("fedavg", self.config.utility, self.config.weights_in_use)
         self.round_number += 1
         choice, recorded = self.config.valuation, Recorded(game)
         facts = ValuationFacts(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
+from training.products import Products
 from training.strategies.reading import StrategyState, moved, weighted_mean
 
 
@@ -35,3 +38,15 @@ def fedprox(
     weighs by examples as FedAvg does, so that mu 0 is FedAvg; the paper samples by examples and weighs alike.
     """
     return fedavg(weights, updates, total_examples, state)
+
+
+def mean_coefficients(
+    members: NDArray[np.bool_],
+    sizes: NDArray[np.int64],
+    products: Products,
+    state: Mapping[str, Tensor],
+    **parameters: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of coalitions [m, n]: a member's examples over those of all that are there; nothing is carried."""
+    total = sizes.sum(axis=1, dtype=np.float64)
+    return np.zeros(len(members)), members * sizes / np.maximum(total, 1.0)[:, None]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.card.crowd import Crowd
 from training.clients import Update
+from training.products import Products
+from training.strategies.averaging import mean_coefficients
 from training.strategies.reading import StrategyState, moved, weighted_mean
 
 
@@ -29,6 +33,21 @@ def fedavgm(
     if "velocity" in state:
         velocity.add_(state["velocity"], alpha=server_momentum)
     return moved(weights, server_lr * velocity), {"velocity": velocity.to(torch.float32)}
+
+
+def fedavgm_coefficients(
+    members: NDArray[np.bool_],
+    sizes: NDArray[np.int64],
+    products: Products,
+    state: Mapping[str, Tensor],
+    *,
+    server_lr: float,
+    server_momentum: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of coalitions [m, n]: server_lr times the mean's, and the share of the velocity that is taken again."""
+    _, mean = mean_coefficients(members, sizes, products, state)
+    again = server_lr * server_momentum if state else 0.0
+    return np.full(len(members), again), server_lr * mean
 
 
 def fedadam(

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from training import game as game_module
+from training import scores
 from training.config import DatasetInfo
 from training.game import CoalitionGame
 from training.networks import build
@@ -109,8 +110,8 @@ def test_it_does_not_take_small_sums_as_differences_of_large_ones():
 @pytest.mark.parametrize("model", MODELS[:3])
 @pytest.mark.parametrize("n", [4, 40])
 def test_it_adds_up_over_tiles_and_chunks(model, n, monkeypatch):
-    monkeypatch.setattr(game_module, "MAX_TILE", 8)
-    monkeypatch.setattr(game_module, "CHUNK_BYTES", 4 * 128 * 8 * 3)
+    monkeypatch.setattr(scores, "MAX_TILE", 8)
+    monkeypatch.setattr(scores, "CHUNK_BYTES", 4 * 128 * 8 * 3)
     monkeypatch.setattr(game_module, "BATCH", 8)
     game = a_game(model, n)
     coalitions = leaving_one_out(n) if n == 40 else all_of(n)
@@ -187,8 +188,8 @@ def test_it_gives_exactly_nothing_for_a_zero_update_under_fixed_weights(model):
 def test_it_evaluates_a_model_once(utility_weights, distinct, monkeypatch):
     """A zero update makes no other model under fixed weights, and a coalition may be asked for twice."""
     rows = []
-    score = game_module._SCORES["loss"]
-    monkeypatch.setitem(game_module._SCORES, "loss", lambda logits, y: rows.append(len(logits)) or score(logits, y))
+    score = scores.SCORES["loss"]
+    monkeypatch.setitem(scores.SCORES, "loss", lambda logits, y: rows.append(len(logits)) or score(logits, y))
     game = a_game(utility_weights=utility_weights)
     game.deltas[1] = 0
     game(np.vstack([all_of(4), all_of(4)]))

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from training.catalogue import DATASETS
-from training.game import CHUNK_BYTES, MIXED_BYTES, PLAYERS_BYTES, _tile_and_chunk, dense_layers
+from training.layers import dense_layers
 from training.networks import build
+from training.scores import CHUNK_BYTES, MIXED_BYTES, PLAYERS_BYTES, tile_and_chunk
 
 SHARED = nn.Linear(4, 4)
 
@@ -44,7 +45,7 @@ def test_it_leaves_any_other_network_to_the_general_path(network):
 @pytest.mark.parametrize("model", ["logistic", "mlp", "2nn"])
 def test_it_bounds_the_memory_of_every_piece(model, num_players, num_samples):
     layers = dense_layers(build(model, DATASETS["cifar10"], torch.Generator()))
-    tile, chunk = _tile_and_chunk(num_players, num_samples, layers)
+    tile, chunk = tile_and_chunk(num_players, num_samples, layers)
     assert 1 <= tile <= num_samples
     assert 4 * (num_players + 2) * layers[0].outputs * tile <= PLAYERS_BYTES
     assert 4 * chunk * max(layer.outputs for layer in layers) * tile <= CHUNK_BYTES

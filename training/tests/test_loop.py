@@ -31,6 +31,11 @@ def messages(events) -> list[str]:
     return [event.message for event in events if isinstance(event, Log)]
 
 
+def plain(games):
+    """The round's game of plain federated averaging."""
+    return games.of("fedavg", "loss", "fixed")
+
+
 def final_weights(config, data, folder: Path, **arguments) -> torch.Tensor:
     """The global weights that the last checkpoint of a run holds."""
     last = rounds_of(run(config, data, checkpoints=folder, **arguments))[-1]
@@ -201,7 +206,8 @@ def test_it_offers_each_rounds_game(digits, num_clients):
     config = config_for(num_clients=num_clients, behaviours={2: {"kind": "free_rider"}, 3: {"kind": "sign_flip"}})
     games = []
 
-    def value(game):
+    def value(of_round):
+        game = of_round.of("fedavg", "loss", "fixed")
         games.append(game)
         empty, everyone = game(np.array([[False] * len(game.players), [True] * len(game.players)]))
         return float(empty), float(everyone)
@@ -227,8 +233,7 @@ def test_who_sends_nothing_plays_no_game_but_in_the_first_scheme(digits, scheme,
         run(
             config,
             digits,
-            value=lambda game: game.players,
-            utility_weights="renormalised",
+            value=lambda games: games.of("fedavg", "loss", "renormalised").players,
         )
     )
     assert event.valued == players
@@ -236,7 +241,7 @@ def test_who_sends_nothing_plays_no_game_but_in_the_first_scheme(digits, scheme,
 
 def test_it_offers_a_game_without_players_where_nobody_sent_anything(digits):
     config = config_for(num_rounds=1, behaviours={client: {"kind": "free_rider"} for client in range(1, 5)})
-    (event,) = rounds_of(run(config, digits, value=lambda game: game(np.zeros((1, 0), dtype=bool)).tolist()))
+    (event,) = rounds_of(run(config, digits, value=lambda games: plain(games)(np.zeros((1, 0), dtype=bool)).tolist()))
     assert event.valued == [pytest.approx(-event.validation_loss, abs=1e-5)]
     assert event.validation_loss == event.previous_validation_loss
 
@@ -257,10 +262,7 @@ def test_it_warns_where_the_model_got_worse(digits):
     assert "worse" not in messages(run(config_for(), digits))[-1]
 
 
-def test_it_passes_on_utility_and_an_exception_of_the_valuation(digits):
-    (event, _) = rounds_of(run(config_for(), digits, value=lambda game: game.utility, utility="accuracy"))
-    assert event.valued == "accuracy"
-
+def test_it_passes_on_an_exception_of_the_valuation(digits):
     def broken(game):
         raise ZeroDivisionError("no number")
 
@@ -271,9 +273,9 @@ def test_it_passes_on_utility_and_an_exception_of_the_valuation(digits):
 def test_it_keeps_no_update_for_a_value_that_asks_no_utility(digits):
     """A thousand updates of the cnn are 6.6 GB. Who takes part is told all the same."""
     config = config_for(num_clients=12, behaviours={3: {"kind": "free_rider"}})
-    looking = rounds_of(run(config, digits, value=lambda game: (game.players, [*game.num_examples])))
+    looking = rounds_of(run(config, digits, value=lambda games: (plain(games).players, [*plain(games).num_examples])))
     games = []
-    event = rounds_of(run(config, digits, value=games.append, looks=False))[0]
+    event = rounds_of(run(config, digits, value=lambda of_round: games.append(plain(of_round)), looks=False))[0]
     assert (games[0].players, [*games[0].num_examples]) == looking[0].valued
     assert 3 not in games[0].players
     assert event.weights_sha256 == looking[0].weights_sha256

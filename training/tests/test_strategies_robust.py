@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import strategies
+from training import products, strategies
 from training.config import TrainingConfig
 from training.strategies import coordinates, krum
 from training.tests.updates import alike, drawn, joined
@@ -46,7 +46,7 @@ def test_sorting_piece_by_piece_changes_nothing(monkeypatch):
     updates = drawn(6, 200)
     whole = [joined(strategy, updates)[0] for strategy in ("median", "trimmed_mean", "multi_krum")]
     monkeypatch.setattr(coordinates, "COLUMNS", 7)
-    monkeypatch.setattr(krum, "COLUMNS", 7)
+    monkeypatch.setattr(products, "COLUMNS", 7)
     pieces = [joined(strategy, updates)[0] for strategy in ("median", "trimmed_mean", "multi_krum")]
     assert all(torch.equal(one, other) for one, other in zip(whole, pieces, strict=True))
 

@@ -1,0 +1,292 @@
+"""A round's games: what coalitions of its clients are worth to the server in use, or to plain federated averaging.
+
+The model of a coalition is what the strategy would have made of its updates alone, from the weights and the state
+before the round. Where the step is a weighted sum, the strategy tells the weights and all coalitions are evaluated
+together; else it joins each coalition's updates itself. The utility is minus the mean cross-entropy on the validation
+set, or the accuracy. What became of the cohort's others is said by `utility_weights`: "fixed", they sent nothing;
+"renormalised", they were not there. To robust strategies, which are over what arrives, both are the same.
+
+A coalition's utility has the same bits whatever is evaluated beside it. So a round's games keep what they have
+evaluated: whoever asks again, for whatever economy, costs nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import kinds
+from kinds import Choice
+from training import products, strategies, threads
+from training.clients import Update
+from training.config import TrainingConfig
+from training.events import ClientReport
+from training.game import CoalitionGame, Roster
+from training.mixtures import BLOCK, Mixtures, sums_of
+from training.products import Products
+from training.scores import GATHER_ABOVE, SCORES, slices
+
+GAMES = ("server", "fedavg")
+UTILITY_WEIGHTS = ("fixed", "renormalised")
+
+
+@dataclass(frozen=True, eq=False)
+class RoundGames:
+    """All games of one round. `of` gives the same game for the same question, so what was evaluated is shared."""
+
+    config: TrainingConfig
+    network: nn.Module  # gives the shape; neither read nor changed
+    weights: Tensor  # [P], before the round
+    state: Mapping[str, Tensor]  # of the strategy, before the round
+    after: Tensor  # [P], the weights that the server made
+    reports: Sequence[ClientReport]  # of the cohort
+    deltas: Tensor | None  # [n, P], a row for each of the cohort, zeros where nothing was sent; None: not kept
+    x: Tensor  # the validation set
+    y: Tensor
+    held: Sequence[int]  # examples that each of the cohort holds
+    _made: dict[tuple[str, str, str], Game] = field(default_factory=dict)
+
+    @property
+    def cohort(self) -> tuple[int, ...]:
+        return tuple(report.client for report in self.reports)
+
+    @property
+    def num_examples(self) -> tuple[int, ...]:
+        """That everybody of the cohort reported."""
+        return tuple(report.num_examples for report in self.reports)
+
+    def of(self, game: str, utility: str, utility_weights: str) -> Game:
+        """`game`: server or fedavg; `utility`: loss or accuracy; `utility_weights`: fixed or renormalised.
+
+        A Roster where the updates were not kept. ValueError for another name, and for the server's game in a run of
+        scheme 1 or 2, which has none.
+        """
+        for name, value, names in (
+            ("game", game, GAMES if self.config.scheme >= 3 else GAMES[1:]),
+            ("utility", utility, tuple(SCORES)),
+            ("utility_weights", utility_weights, UTILITY_WEIGHTS),
+        ):
+            if value not in names:
+                raise ValueError(f"{name}: {value!r} is not one of {', '.join(names)}")
+        strategy = self.config.strategy
+        if game == "server" and strategy.has("averaged"):
+            game = "fedavg"
+        if game == "server" and strategy.has("robust") and "/" not in strategy.kind:
+            utility_weights = "fixed"
+        key = game, utility, utility_weights
+        if key not in self._made:
+            self._made[key] = self._today(*key) if self.config.scheme >= 3 else self._before(utility, utility_weights)
+        return self._made[key]
+
+    @cached_property
+    def products(self) -> Products:
+        """Of the updates; beside them `carried`, what the strategy carries (where it does), `step`, the round's, and
+        `gradient`, that of the validation loss before the round. ValueError where the updates were not kept."""
+        if self.deltas is None:
+            raise ValueError("the updates of this round were not kept, so there are no products of them")
+        carried = strategies.carried(self.config.strategy, self.state)
+        here = self.weights.to(self.x.device)
+        return Products(
+            self.deltas.to(self.x.device),
+            self._sent,
+            {
+                **({} if carried is None else {"carried": lambda: carried}),
+                "step": lambda: self.after - self.weights,
+                "gradient": lambda: products.gradient(self.network, here, self.x, self.y),
+            },
+        )
+
+    @cached_property
+    def _sent(self) -> NDArray[np.bool_]:
+        """Whose update arrived; who sends nothing trains on nothing."""
+        return np.array([report.loss_before is not None for report in self.reports], np.bool_)
+
+    @cached_property
+    def _moved(self) -> NDArray[np.bool_]:
+        return np.array([report.update_norm > 0 for report in self.reports], np.bool_)
+
+    def _today(self, game: str, utility: str, utility_weights: str) -> Game:
+        """Who sent something plays; of a mean under fixed weights, whose update is not zero, which changes nothing."""
+        choice = self.config.strategy if game == "server" else kinds.checked("strategy", "fedavg", "strategy")
+        nothing_of_zero = choice.has("mean") and utility_weights == "fixed"
+        plays = self._sent & self._moved if nothing_of_zero else self._sent
+        who = np.flatnonzero(plays).tolist()
+        players = tuple(self.cohort[place] for place in who)
+        num_examples = tuple(self.num_examples[place] for place in who)
+        if self.deltas is None:
+            return Roster(players=players, num_examples=num_examples, cohort=self.cohort)
+        models = (
+            Weighted(self, choice, plays, utility, utility_weights)
+            if strategies.weighs(choice)
+            else Joined(self, utility, utility_weights)
+        )
+        return RoundGame(players, num_examples, self.cohort, utility, utility_weights, plays, models)
+
+    def _before(self, utility: str, utility_weights: str) -> Game:
+        """As schemes 1 and 2 have it: the game of plain federated averaging, whatever the strategy."""
+        plays = self._moved if utility_weights == "fixed" else self._sent | self.config.absent_vote
+        who = np.flatnonzero(plays).tolist()
+        players, num_examples = tuple(self.cohort[place] for place in who), [self.held[place] for place in who]
+        if self.deltas is None:
+            return Roster(cohort=self.cohort, players=players, num_examples=num_examples)
+        device = self.x.device
+        return CoalitionGame(
+            self.network,
+            self.weights.to(device),
+            (self.deltas if plays.all() else self.deltas[torch.from_numpy(plays)]).to(device),
+            num_examples,
+            sum(self.num_examples),
+            self.x,
+            self.y,
+            cohort=self.cohort,
+            players=players,
+            utility=utility,
+            utility_weights=utility_weights,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RoundGame:
+    """Call it with coalitions, bool [m, n], one column per player; it returns their utilities, float64 [m]. Each is
+    evaluated once. NaN or infinite where the weights are; it is for the reader of the game to refuse them."""
+
+    players: tuple[int, ...]  # client numbers, a column each
+    num_examples: tuple[int, ...]  # of the players
+    cohort: tuple[int, ...]  # everybody of the round, players or not
+    utility: str
+    utility_weights: str
+    plays: NDArray[np.bool_]  # who of the cohort does
+    models: Weighted | Joined
+    known: dict[bytes, float] = field(default_factory=dict, init=False)  # packed coalition -> utility
+
+    def __call__(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
+        coalitions = np.asarray(coalitions)
+        if coalitions.dtype != np.bool_ or coalitions.ndim != 2 or coalitions.shape[1] != len(self.players):
+            shape = f"{coalitions.dtype} {list(coalitions.shape)}"
+            raise ValueError(f"coalitions: expected bool [m, {len(self.players)}], got {shape}")
+        keys = [row.tobytes() for row in np.packbits(coalitions, axis=1)]
+        new = {key: row for row, key in enumerate(keys) if key not in self.known}
+        if new:
+            members = np.zeros((len(new), len(self.cohort)), np.bool_)
+            members[:, self.plays] = coalitions[list(new.values())]
+            self.known.update(zip(new, self.models.utilities(members).tolist(), strict=True))
+        return np.array([self.known[key] for key in keys], np.float64)
+
+    @cached_property
+    def carried(self) -> float:
+        """What the round is worth without any update, less what the weights before it are: other than 0 where the
+        strategy goes on by itself. Exact Shapley values and this sum to what the round gained."""
+        if not self.models.goes_on:
+            return 0.0
+        return float(self(np.zeros((1, len(self.players)), np.bool_))[0]) - self.models.before()
+
+
+class Weighted:
+    """The models of a strategy whose step is a weighted sum of updates and of what it carries."""
+
+    def __init__(
+        self, games: RoundGames, choice: Choice, plays: NDArray[np.bool_], utility: str, utility_weights: str
+    ) -> None:
+        self.games, self.choice, self.plays, self.utility_weights = games, choice, plays, utility_weights
+        self.moved = np.array([report.update_norm > 0 for report in games.reports], np.bool_)
+        self.state = games.state if choice is games.config.strategy else {}
+        carried = strategies.carried(choice, self.state)
+        self.goes_on = carried is not None
+        device = games.x.device
+        assert games.deltas is not None, "where no update was kept there is only a roster"
+        self.mixtures = Mixtures(
+            games.network,
+            games.weights.to(device),
+            (games.deltas if plays.all() else games.deltas[torch.from_numpy(plays)]).to(device),
+            None if carried is None else carried.to(device),
+            self.rows(plays[None])[0],
+            games.x,
+            games.y,
+            utility,
+        )
+
+    def utilities(self, members: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """[m], of who of the cohort sent something, bool [m, cohort]. Where there are few players, coalitions of which
+        the strategy makes the same model are evaluated once."""
+        blocks = (self.rows(members[part]) for part in slices(len(members), max(1, BLOCK // members.shape[1])))
+        if members.shape[1] > GATHER_ABOVE:
+            return self.mixtures(blocks)
+        rows = np.concatenate(list(blocks))
+        first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)[1:]
+        return self.mixtures([rows[first]])[inverse]
+
+    def before(self) -> float:
+        return float(self.mixtures([np.zeros((1, 1 + self.plays.sum()))])[0])
+
+    def rows(self, members: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """[m, 1 + players]: the coefficients of what is carried and of the players' updates. A zero update has none, so
+        that it makes no model another."""
+        sizes = there(self.games, members, self.utility_weights)
+        found = strategies.coefficients(self.choice, members, sizes, self.games.products, self.state)
+        found[:, 1:][:, ~self.moved] = 0.0
+        return found[:, np.concatenate([[True], self.plays])]
+
+
+class Joined:
+    """The models of any other strategy, one after another: it joins each coalition's updates itself."""
+
+    goes_on = True  # for all that is known
+
+    def __init__(self, games: RoundGames, utility: str, utility_weights: str) -> None:
+        self.games, self.utility, self.utility_weights = games, utility, utility_weights
+        assert games.deltas is not None, "where no update was kept there is only a roster"
+        self.weights = games.weights.to(games.x.device)
+        self.state = {name: tensor.to(games.x.device) for name, tensor in games.state.items()}
+        self.updates = [
+            Update(
+                client=report.client,
+                num_examples=report.num_examples,
+                sent=delta.to(games.x.device),
+                loss_before=report.loss_before,
+                loss_after=report.loss_after,
+            )
+            for report, delta in zip(games.reports, games.deltas, strict=True)
+        ]
+        self.silent = [replace(update, sent=None, loss_before=None, loss_after=None) for update in self.updates]
+
+    def utilities(self, members: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """[m], of who of the cohort sent something, bool [m, cohort]."""
+        games, sizes = self.games, there(self.games, members, self.utility_weights)
+
+        def utility(row: int, _: None) -> float:
+            updates = [
+                update if sends else silent
+                for update, silent, sends, size in zip(self.updates, self.silent, members[row], sizes[row], strict=True)
+                if size
+            ]
+            weights, _state = strategies.join(
+                games.config, self.weights, updates, int(sizes[row].sum()), dict(self.state)
+            )
+            return sums_of(games.network, weights, games.x, games.y, self.utility)
+
+        alone = "/" in games.config.strategy.kind  # foreign code may not bear two threads
+        workers = 1 if alone else threads.workers_for(games.x)
+        found = threads.in_order(utility, range(len(members)), [None] * workers)
+        return np.array(list(found), np.float64) / len(games.y)
+
+    def before(self) -> float:
+        games = self.games
+        return sums_of(games.network, self.weights, games.x, games.y, self.utility) / len(games.y)
+
+
+def there(games: RoundGames, members: NDArray[np.bool_], utility_weights: str) -> NDArray[np.int64]:
+    """[m, cohort]: the examples of everybody that is there in a coalition's round, 0 of others. Where nobody sends
+    anything, all are."""
+    sizes = np.array(games.num_examples, np.int64)
+    if utility_weights == "fixed":
+        return np.broadcast_to(sizes, members.shape)
+    return np.where(members | ~members.any(axis=1, keepdims=True), sizes, 0)
+
+
+Game = RoundGame | CoalitionGame | Roster
