@@ -1,5 +1,6 @@
 """What only a CUDA GPU can show; without one these are skipped. `python -m pytest training/tests/test_on_gpu.py`."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.loop import run
 from training.shuffles import of_clients
 from training.tests.test_batched import FIELDS, MODELS, in_float64, odd_network
 from training.tests.test_card import BEHAVIOURS, config_for, gathered
+from training.tests.test_games import a_round, all_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 
@@ -66,16 +68,38 @@ def test_two_runs_end_with_equal_hashes(digits, model, strategy):
         validation_size=100,
         partition="quantity",
     )
-    everybody = np.ones((1, 12), np.bool_)
+    config = dataclasses.replace(config, scheme=3)
+
+    def worth(games):
+        found = [games.of(game, "loss", "fixed") for game in ("server", "fedavg")]
+        return [game(np.ones((1, len(game.players)), np.bool_)).tolist() for game in found]
 
     def hashes():
-        events = run(config, digits, value=lambda game: game(everybody[:, : len(game.players)]).tolist())
+        events = run(config, digits, value=worth)
         return [(event.weights_sha256, event.loss, event.valued) for event in events if isinstance(event, RoundTrained)]
 
     first = hashes()
     assert hashes() == first
     cpu = list(run(dataclasses.replace(config, device="cpu"), digits))[-2]
     assert cpu.accuracy == pytest.approx(list(run(config, digits))[-2].accuracy, abs=0.03)
+
+
+@pytest.mark.parametrize("utility_weights", ["fixed", "renormalised"])
+@pytest.mark.parametrize("strategy", ["fedavgm", "multi_krum", "centred_clipping", "median", "fedadam"])
+def test_a_game_there_is_the_game_here_and_a_coalition_has_the_same_bits_alone(on_gpu, strategy, utility_weights):
+    def game(device):
+        here = a_round(strategy)
+        network = copy.deepcopy(here.network).to(device)
+        deltas, x, y = (tensor.to(device) for tensor in (here.deltas, here.x, here.y))
+        return dataclasses.replace(here, network=network, deltas=deltas, x=x, y=y, _made={}).of(
+            "server", "loss", utility_weights
+        )
+
+    together = game(on_gpu)(all_of(6))
+    np.testing.assert_allclose(together, game("cpu")(all_of(6)), rtol=1e-5)
+    apart = game(on_gpu)
+    for number in (63, 0, 5, 40):
+        assert apart(all_of(6)[[number]])[0] == together[number]
 
 
 def test_a_recorded_round_has_the_bits_of_one_done_call_by_call(digits, on_gpu):
