@@ -39,10 +39,10 @@ def first_record(config: SimulationConfig) -> dict:
 
 
 @cache
-def happened() -> tuple[Event, ...]:
+def happened(num_rounds: int = 3) -> tuple[Event, ...]:
     """What happens in a real run of the configuration."""
     torch.set_num_threads(1)  # as the trainer does: sums depend on it
-    return tuple(simulate(config(), data_dir=NOWHERE))
+    return tuple(simulate(config(num_rounds=num_rounds), data_dir=NOWHERE))
 
 
 def rounds(events=None) -> list[Round]:
@@ -59,9 +59,9 @@ def claimed(simulation: Simulation | None = None) -> Claim:
     return claim
 
 
-def recorded(until: int | None = None) -> Simulation:
+def recorded(until: int | None = None, num_rounds: int = 3) -> Simulation:
     """A simulation with the first `until` events of the run recorded; all of them by default."""
-    claim = claimed()
-    for event in happened()[:until]:
+    claim = claimed(queued(num_rounds=num_rounds))
+    for event in happened(num_rounds)[:until]:
         worker.write(claim, event)
     return Simulation.objects.get(pk=claim.simulation_id)

@@ -6,9 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -17,39 +14,32 @@ from fedsite.tests.machine import PROJECT
 from simulations.tests.cast import FIELDS, recorded
 from training import failpoints
 
-# The count says which time: somewhere in the middle of the run. A trainer that dies is replaced, and its successor
-# dies at the same count, so that it must be reached after a round.
-PLACES = {
-    "event_told": 14,
-    "checkpoint_written": 2,
-    "checkpoint_renamed": 2,
-    "queued": 1,
-    "claimed": 1,
-    "trainer_running": 1,
-    "event_heard": 12,
-    "lines_written": 3,
-    "contributions_written": 2,
-    "reward_posted": 2,
-    "round_written": 2,
-    "round_committed": 2,
-    "completion_heard": 1,
-    "completion_written": 1,
-    "completed": 1,
-}
-IN_TRAINER = ("event_told", "checkpoint_written", "checkpoint_renamed")
+# One run dies at each place of a row, one after the other; the count says which time. A trainer that dies is replaced
+# within the same command, and its successor dies at the same count, so that it must be reached after a round: it comes
+# last, with few rounds left.
+ROWS = {
+    4: ("queued:1", "claimed:1", "trainer_running:1", "round_written:2", "event_told:14"),
+    7: ("event_heard:12", "lines_written:3", "round_committed:2", "checkpoint_written:2"),
+    5: ("contributions_written:2", "reward_posted:2", "checkpoint_renamed:2"),
+    2: ("completion_heard:1", "completion_written:1", "completed:1"),
+}  # by the rounds of the run
+IN_TRAINER = ("event_told:14", "checkpoint_written:2", "checkpoint_renamed:2")
 
 
 def simulate(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return servers.run_manage("run_simulation", "--json", *arguments, environment=environment)
 
 
-def disturbed(folder: Path, database: Path, name: str) -> tuple[list[int], dict, str]:
-    """The exit statuses, the result, and what verify_ledger says, of a run that dies at a place and is resumed."""
-    folder.mkdir()
-    shutil.copyfile(database, folder / "db.sqlite3")
-    environment = servers.site_environment(folder)
-    fields = [f"--set={key}={json.dumps(value)}" for key, value in FIELDS.items()]
-    done = [simulate(environment | {"FAILPOINT": f"{name}:{PLACES[name]}"}, *fields)]
+@pytest.mark.django_db
+@pytest.mark.parametrize(("num_rounds", "places"), ROWS.items())
+def test_it_ends_as_if_it_had_not_died_there(tmp_path, migrated_database, num_rounds, places):
+    shutil.copyfile(migrated_database, tmp_path / "db.sqlite3")
+    environment = servers.site_environment(tmp_path)
+    arguments = [f"--set={key}={json.dumps(value)}" for key, value in (FIELDS | {"num_rounds": num_rounds}).items()]
+    for place in places:
+        done = simulate(environment | {"FAILPOINT": place}, *arguments)
+        assert done.returncode == (0 if place in IN_TRAINER else 137), (place, done.stderr)
+        arguments = ["--resume", "1"]
     told = servers.run_manage(
         "shell",
         "-v0",
@@ -58,36 +48,12 @@ def disturbed(folder: Path, database: Path, name: str) -> tuple[list[int], dict,
         "print(json.dumps(of_simulation(Simulation.objects.get()), default=str))",
         environment=environment,
     )
-    if json.loads(told.stdout)["status"] != "completed":
-        done.append(simulate(environment, "--resume", "1"))
-        told = done[-1]
-    assert told.returncode == 0, told.stderr
-    verified = servers.run_manage("verify_ledger", environment=environment)
-    return [process.returncode for process in done], json.loads(told.stdout), verified.stdout
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, migrated_database) -> Iterator[dict[str, Future]]:
-    """All of them, as many at a time as there are processors."""
-    folder = tmp_path_factory.mktemp("failpoints")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(disturbed, folder / name, migrated_database, name) for name in PLACES}
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("name", PLACES)
-def test_it_ends_as_if_it_had_not_died_there(runs, name):
-    statuses, result, verified = runs[name].result()
-    expected = {"completed": [137], **{key: [0] for key in IN_TRAINER}}.get(name, [137, 0])
-    assert statuses == expected
-    undisturbed = recorded()
+    result, undisturbed = json.loads(told.stdout), recorded(num_rounds=num_rounds)
     assert result["status"] == "completed"
-    assert (result["weights_sha256"], result["ledger_head"]) == (
-        undisturbed.weights_sha256,
-        undisturbed.ledger_head,
-    )
-    assert [row["round"] for row in result["rounds"]] == [1, 2, 3]
-    assert "Verified 1 ledgers: 3 transactions" in verified
+    assert (result["weights_sha256"], result["ledger_head"]) == (undisturbed.weights_sha256, undisturbed.ledger_head)
+    assert [row["round"] for row in result["rounds"]] == [*range(1, num_rounds + 1)]
+    verified = servers.run_manage("verify_ledger", environment=environment)
+    assert f"Verified 1 ledgers: {num_rounds} transactions" in verified.stdout
 
 
 def test_a_trainer_that_always_dies_fails_the_run_in_plain_words(tmp_path, migrated_database):
@@ -100,7 +66,8 @@ def test_a_trainer_that_always_dies_fails_the_run_in_plain_words(tmp_path, migra
 
 
 def test_it_tries_every_place_there_is():
-    assert set(PLACES) | {"trainer_started"} == failpoints.NAMES == reached()
+    tried = {place.partition(":")[0] for places in ROWS.values() for place in places}
+    assert tried | {"trainer_started"} == failpoints.NAMES == reached()
 
 
 def reached() -> set[str]:
