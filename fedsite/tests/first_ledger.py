@@ -56,6 +56,15 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
+def migrate_to(environment: dict[str, str], file: Path) -> None:
+    """A database with the migrations that the file's rows know, by one process."""
+    targets = [*migrations_of(file).items()]
+    code = "from django.core.management import call_command\n"
+    manage(
+        environment, "shell", "-v0", "-c", f"{code}for each in {targets}: call_command('migrate', *each, verbosity=0)"
+    )
+
+
 def newest(shown: str) -> str:
     return shown.split()[-1]
 

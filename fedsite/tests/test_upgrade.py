@@ -41,8 +41,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, st
 
 
 def loaded(environment: dict[str, str]) -> dict[str, str]:
-    for app, migration in first_ledger.migrations_of(first_ledger.FILE).items():
-        first_ledger.manage(environment, "migrate", "-v0", app, migration)
+    first_ledger.migrate_to(environment, first_ledger.FILE)
     command = [sys.executable, "-m", "fedsite.tests.first_ledger", "load", str(first_ledger.FILE)]
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -63,8 +62,7 @@ def test_the_first_ledgers_still_verify_and_go_on(old: dict[str, str]) -> None:
 def upgraded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of an upgraded site with the runs that the first release left in their middle."""
     environment = servers.site_environment(tmp_path_factory.mktemp("upgraded")) | first_release.SAME_BITS
-    for app, migration in first_ledger.migrations_of(first_release.FILE).items():
-        first_ledger.manage(environment, "migrate", "-v0", app, migration)
+    first_ledger.migrate_to(environment, first_release.FILE)
     of_first_release(environment, "load", str(first_release.FILE))
     first_ledger.manage(environment, "migrate", "-v0")
     return environment

@@ -55,8 +55,11 @@ def locked(worker):
         yield
 
 
-def test_without_redis_it_looks_by_itself(start_worker):
+def test_without_redis_it_looks_by_itself_and_a_file_tells_that_it_is_not_stuck(start_worker):
     worker = start_worker()
+    alive = worker.folder / "worker-1.alive"
+    before = alive.stat().st_mtime_ns
+    wait_until(lambda: alive.stat().st_mtime_ns > before, worker)
     number = queue(worker, RUN)
     wait_until(lambda: row(worker, number) == ("completed", 3), worker)
     assert " looks every 1 s" in worker.log
@@ -72,35 +75,22 @@ def test_with_redis_it_serves_a_site_that_has_no_worker_of_its_own(start_server,
     wait_until(lambda: row(worker, second) == ("completed", 3), worker)
 
 
-def test_sigterm_gives_the_run_back_and_claims_nothing_more(start_worker):
-    worker = start_worker()
-    number, next_one = in_mid_run(worker), queue(worker, RUN)
-    worker.stop()  # and no trainer outlives it
-    assert worker.process.returncode == 0
-    assert row(worker, number)[0] == row(worker, next_one)[0] == "queued"
-    newest = "SELECT kind FROM simulations_event WHERE simulation_id = ? ORDER BY sequence DESC"
-    assert ask(worker, newest, number) == ("interrupted",)
-    assert ask(worker, "SELECT owner, lease_expires_at FROM simulations_simulation WHERE id = ?", number) == ("", None)
-
-
-def test_it_renews_its_lease_every_third_of_it(start_worker):
-    """Each time is a write that the disk must confirm; twice a second it was."""
+def test_it_renews_its_lease_every_third_of_it_and_sigterm_gives_the_run_back_and_claims_nothing_more(start_worker):
+    """Each renewal is a write that the disk must confirm; twice a second it was."""
     worker = start_worker(FEDSITE_LEASE_SECONDS="12")
-    number = in_mid_run(worker)
+    number, next_one = in_mid_run(worker), queue(worker, RUN)
     leases = set()
     until = time.monotonic() + 6
     while time.monotonic() < until:
         leases.add(ask(worker, "SELECT lease_expires_at FROM simulations_simulation WHERE id = ?", number))
         time.sleep(0.1)
     assert 1 < len(leases) <= 3
-
-
-def test_ctrl_c_gives_the_run_back_too(start_worker):
-    worker = start_worker()
-    number = in_mid_run(worker)
-    worker.process.send_signal(signal.SIGINT)
-    assert worker.process.wait(servers.STOP_SECONDS) == 0
-    assert row(worker, number)[0] == "queued"
+    worker.stop()  # and no trainer outlives it
+    assert worker.process.returncode == 0
+    assert row(worker, number)[0] == row(worker, next_one)[0] == "queued"
+    newest = "SELECT kind FROM simulations_event WHERE simulation_id = ? ORDER BY sequence DESC"
+    assert ask(worker, newest, number) == ("interrupted",)
+    assert ask(worker, "SELECT owner, lease_expires_at FROM simulations_simulation WHERE id = ?", number) == ("", None)
 
 
 def test_a_second_sigterm_ends_it_at_once_and_another_worker_goes_on(start_worker):
@@ -126,26 +116,21 @@ def test_where_the_data_base_does_not_let_it_give_back_it_ends_all_the_same(star
         assert worker.process.wait(servers.STOP_SECONDS) == -signal.SIGALRM
 
 
-def test_its_log_names_simulation_and_worker(start_worker):
+def test_its_log_names_simulation_and_worker_and_ctrl_c_gives_the_run_back_too(start_worker):
     worker = start_worker(FEDSITE_LOG="json")
     number = in_mid_run(worker)
     (trainer,) = servers.descendants(worker.process)
     trainer.kill()
     wait_until(lambda: "signal SIGKILL" in worker.log, worker)
-    worker.stop()
+    worker.process.send_signal(signal.SIGINT)
+    assert worker.process.wait(servers.STOP_SECONDS) == 0
+    assert row(worker, number)[0] == "queued"
     entries = [json.loads(line) for line in worker.log.splitlines()]
     (told,) = [entry for entry in entries if "signal SIGKILL" in entry["message"]]
     assert told["worker"] == told["process"] == entries[0]["process"]
     assert told["worker"].split(":")[1] == str(worker.process.pid)
     assert (told["simulation"], told["fence"], told["level"]) == (number, 1, "WARNING")
     assert "simulation" not in entries[0]
-
-
-def test_a_supervisor_sees_by_a_file_that_it_is_not_stuck(start_worker):
-    worker = start_worker()
-    alive = worker.folder / "worker-1.alive"
-    before = alive.stat().st_mtime_ns
-    wait_until(lambda: alive.stat().st_mtime_ns > before, worker)
 
 
 def test_it_does_not_start_on_a_wrong_setting(start_worker):

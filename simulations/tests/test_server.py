@@ -47,20 +47,25 @@ def undisturbed(server):
     return outcome(wait_for(server, start(server), finished))
 
 
-def test_kill_9_and_a_restart_end_as_if_nothing_had_happened(start_server, undisturbed):
+def test_kills_and_a_stop_end_as_if_nothing_had_happened(start_server, undisturbed):
+    """Of the server twice, of the trainer once; a server that is stopped gives its run back."""
     server = start_server()
     number = start(server)
-    for target in (5, 15, 25):
+    for target, what in ((5, "kill -9"), (10, "trainer"), (15, "stop"), (25, "kill -9")):
         wait_for(server, number, lambda record, target=target: record["rounds_done"] >= target)
-        server.kill()
+        if what == "trainer":
+            trainers(server)[0].kill()
+            continue
+        server.stop() if what == "stop" else server.kill()
         server = start_server(server.folder, port=server.port)
     assert outcome(wait_for(server, number, finished)) == undisturbed
     wait_until_verified(server)
     assert "Verified 1 ledgers" in server.manage("verify_ledger").stdout
     events = httpx.get(f"{server.url}/api/simulations/{number}/events/?limit=1000").json()
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
-    assert sum(event["kind"] == "round" for event in events) == 40
-    assert sum(event["kind"] == "resumed" for event in events) == 3
+    kinds = [event["kind"] for event in events]
+    assert (kinds.count("round"), kinds.count("resumed"), kinds.count("interrupted")) == (40, 4, 1)
+    assert "The trainer ended without a word (signal SIGKILL)" in [event["message"] for event in events]
 
 
 def test_a_run_that_takes_too_long_fails_with_its_reason(start_server):
@@ -95,17 +100,6 @@ def wait_until_verified(server) -> None:
     assert f"Chain verified · {found['length']} transactions <" in httpx.get(f"{server.url}/ledger/state/").text
 
 
-def test_a_stopped_server_gives_its_run_back(start_server, undisturbed):
-    server = start_server()
-    number = start(server)
-    wait_for(server, number, lambda record: record["rounds_done"] >= 5)
-    server.stop()
-    again = start_server(server.folder, port=server.port)
-    assert outcome(wait_for(again, number, finished)) == undisturbed
-    kinds = [event["kind"] for event in httpx.get(f"{again.url}/api/simulations/{number}/events/?limit=1000").json()]
-    assert kinds.count("interrupted") == 1
-
-
 def trainers(server) -> list[psutil.Process]:
     return [child for child in servers.descendants(server.process) if servers.lives(child)]
 
@@ -123,16 +117,6 @@ def test_cancel_ends_the_trainer(start_server):
     rounds = get(server, number)["rounds_done"]
     assert whole(f"{server.url}/api/simulations/{number}/stream/?after=1")[-2].event == "cancelled"
     assert get(server, number)["rounds_done"] == rounds
-
-
-def test_a_trainer_that_is_killed_is_replaced(start_server, undisturbed):
-    server = start_server()
-    number = start(server)
-    wait_for(server, number, lambda record: record["rounds_done"] >= 5)
-    trainers(server)[0].kill()
-    assert outcome(wait_for(server, number, finished)) == undisturbed
-    messages = [e["message"] for e in httpx.get(f"{server.url}/api/simulations/{number}/events/?limit=1000").json()]
-    assert "The trainer ended without a word (signal SIGKILL)" in messages
 
 
 def test_a_run_that_was_not_rung_for_is_found(server):

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+from functools import partial
 
 import httpx
 import psutil
@@ -19,14 +20,20 @@ from simulations.tests.frames import whole
 RUN = {"dataset": "digits", "num_clients": 2, "num_rounds": 5000, "evaluate_every": 5000, "valuation": "none"}
 
 
+@pytest.fixture
+def start_site(start_server, redis_server):
+    """As `start_server`. Its workers are elsewhere and none lives: what is queued has a stream and takes no time."""
+    return partial(start_server, REDIS_URL=redis_server)
+
+
 def metric(site, name: str) -> float:
     lines = httpx.get(f"{site.url}/metrics").text.splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
 
 @pytest.mark.parametrize("path", ["/api/simulations/{}/stream/", "/simulations/{}/stream/"])
-def test_one_too_many_is_told_to_come_back(start_server, path):
-    site = start_server(FEDSITE_MAX_STREAMS="2", FEDSITE_MAX_STREAMS_PER_ADDRESS="2")
+def test_one_too_many_is_told_to_come_back(start_site, path):
+    site = start_site(FEDSITE_MAX_STREAMS="2", FEDSITE_MAX_STREAMS_PER_ADDRESS="2")
     number = httpx.post(f"{site.url}/api/simulations/", json=RUN).json()["id"]
     url = site.url + path.format(number)
     with httpx.stream("GET", url) as first:
@@ -56,9 +63,9 @@ async def test_after_its_time_it_ends_without_the_closing_frame(monkeypatch):
     assert place not in stream.taken
 
 
-def test_a_replay_is_as_fast_as_its_reader(start_server):
+def test_a_replay_is_as_fast_as_its_reader(start_site):
     """The feed looks every second, and reads 500 events at a time: through it this would take 20 s."""
-    site = start_server()
+    site = start_site()
     number = httpx.post(f"{site.url}/api/simulations/", json=RUN).json()["id"]
     httpx.post(f"{site.url}/api/simulations/{number}/cancel/", json={})
     with sqlite3.connect(site.folder / "db.sqlite3") as database:
@@ -108,9 +115,9 @@ def files_of_database(site) -> int:
     return sum("db.sqlite3" in file.path for file in psutil.Process(site.process.pid).open_files())
 
 
-def test_viewers_hold_nothing_of_the_database(start_server):
+def test_viewers_hold_nothing_of_the_database(start_site):
     """Each held three files of SQLite's, and most of them stayed open when they had left."""
-    site = start_server()
+    site = start_site()
     number = httpx.post(f"{site.url}/api/simulations/", json=RUN).json()["id"]
     url = f"{site.url}/api/simulations/{number}/stream/"
     with httpx.Client(timeout=60) as client, contextlib.ExitStack() as viewers:
@@ -169,9 +176,9 @@ changed.save()
 """
 
 
-def test_a_stream_ends_when_its_viewer_may_no_longer_look(start_server):
+def test_a_stream_ends_when_its_viewer_may_no_longer_look(start_site):
     """It went on for its whole ten minutes."""
-    site = start_server(FEDSITE_ACCESS="login", FEDSITE_OTHERS_MAY_LOOK="0")
+    site = start_site(FEDSITE_ACCESS="login", FEDSITE_OTHERS_MAY_LOOK="0")
     number, visitors = json.loads(site.manage("shell", "-v0", "-c", MAKE).stdout)
     ended: dict[str, float] = {}
     statuses = dict.fromkeys(visitors, 0)
@@ -205,8 +212,8 @@ def test_a_stream_ends_when_its_viewer_may_no_longer_look(start_server):
     assert set(visitors) - set(ended) == {"stays"}
 
 
-def test_one_person_has_so_many_streams_whatever_the_addresses(start_server):
-    site = start_server(
+def test_one_person_has_so_many_streams_whatever_the_addresses(start_site):
+    site = start_site(
         FEDSITE_ACCESS="login", FEDSITE_PROXIES="1", FEDSITE_MAX_STREAMS="9", FEDSITE_MAX_STREAMS_PER_PERSON="2"
     )
     number, visitors = json.loads(site.manage("shell", "-v0", "-c", MAKE).stdout)

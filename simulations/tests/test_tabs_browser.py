@@ -81,7 +81,7 @@ def cancel_and_see_the_same(browser, page: str, tabs: list[str]) -> None:
     assert shown == [shown[0]] * len(tabs)
 
 
-@pytest.mark.parametrize(("kind", "number"), [("tab", 20), ("window", 8)])
+@pytest.mark.parametrize(("kind", "number"), [("tab", 9), ("window", 7)])
 def test_all_load_and_show_the_same(browser, running, kind, number):
     site, page = running
     seconds = open_all(browser, page, kind, number)
