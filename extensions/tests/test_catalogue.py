@@ -20,7 +20,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client as Browser
 
 import kinds
-from extensions import catalogue
+from extensions import catalogue, descriptions
 from extensions.contract import FAMILIES
 from extensions.descriptions import Description
 from extensions.discovery import Candidate
@@ -119,8 +119,11 @@ def test_looking_costs_next_to_nothing(plugged: Callable[..., Path]) -> None:
     assert time.perf_counter() - began < 1.0
 
 
-def test_a_page_does_not_wait_long_for_what_hangs(plugged: Callable[..., Path]) -> None:
+def test_a_page_does_not_wait_long_for_what_hangs(
+    plugged: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = plugged(lab=files.RULE)
+    monkeypatch.setattr(descriptions, "SECONDS", catalogue.PATIENCE + 2)
     (folder / "slow.py").write_text("while True: pass\n")
     time.sleep(catalogue.LOOK_SECONDS)
     began = time.monotonic()

@@ -20,7 +20,7 @@ from simulations.tests.cast import FIELDS, recorded
 KILLS = int(os.environ.get("FEDSITE_TEST_KILLS", 12))  # `make chaos` sets more
 SIMULATIONS = 8  # and more where these are done before all kills are
 PAUSE_SECONDS = 2  # at most, between two kills: less than a trainer takes to start
-ZOMBIES = 10
+ZOMBIES = 6
 SEED = int(os.environ.get("FEDSITE_TEST_SEED", 0))
 PATIENCE_SECONDS = 900
 
@@ -121,8 +121,8 @@ def until(condition) -> None:
 
 
 def test_a_stopped_and_woken_worker_writes_nothing_and_ends_its_trainers(site):
-    """Five runs are taken over at a time, each with a worker that has events in its hand when it wakes."""
-    runs = 5
+    """Three runs are taken over at a time, each with a worker that has events in its hand when it wakes."""
+    runs = 3
     site |= {"FEDSITE_LEASE_SECONDS": "2", "FEDSITE_MAX_CONCURRENT": str(runs)}
     queue(site, runs, num_rounds=10_000, evaluate_every=10_000)
     workers = [work(site), work(site)]
