@@ -51,7 +51,7 @@ def test_kills_and_a_stop_end_as_if_nothing_had_happened(start_server, undisturb
     """Of the server twice, of the trainer once; a server that is stopped gives its run back."""
     server = start_server()
     number = start(server)
-    for target, what in ((5, "kill -9"), (10, "trainer"), (15, "stop"), (25, "kill -9")):
+    for target, what in ((3, "kill -9"), (8, "trainer"), (13, "stop"), (18, "kill -9")):
         wait_for(server, number, lambda record, target=target: record["rounds_done"] >= target)
         if what == "trainer":
             trainers(server)[0].kill()
