@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from extensions.contract import Check, Holds, at_the_ends, purity, timed, usual
 from kinds import Kind
 from training.clients import Update
+from training.products import Products
 
 SIZE = 40  # weights
 ROUNDS = 4
@@ -174,6 +176,55 @@ def bears_one_liar(kind: Kind) -> str | None:
     return f"one liar among seven moves a weight by {far:.3g}" if far > 1.0 else None
 
 
+def true_coefficients(kind: Kind) -> str | None:
+    """Over rounds, whoever is silent or not there; up to rounding. Holds where there are none."""
+    code = kind.load()
+    told = getattr(code, "coefficients", None)
+    if told is None:
+        return None
+    absences: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (  # who is silent, and who is not there
+        ((2,), ()),
+        ((), ()),
+        ((0, 1, 4), ()),
+        ((), (0, 5)),
+        ((0, 1, 2, 3, 4, 5), ()),
+    )
+    for parameters in (usual(kind), *at_the_ends(kind)):
+        at = weights()
+        state: Any = {}
+        for number in range(1, ROUNDS + 1):
+            for silent, away in absences:
+                given = updates(number, silent=(*silent, *away))
+                members = np.array([update.delta is not None for update in given])
+                sizes = np.array([0 if place in away else each.num_examples for place, each in enumerate(given)])
+                deltas = torch.stack([torch.zeros(SIZE) if each.delta is None else each.delta for each in given])
+                carried = state.get(code.carried)
+                beside = {} if carried is None else {"carried": lambda carried=carried: carried}
+                first, others = told(members, sizes, Products(deltas, members, beside), dict(state), **parameters)
+                others = np.asarray(others, np.float64)
+                if others.shape != members.shape or others[~members].any():
+                    return (
+                        f"round {number}: the coefficients are not one for each client, and 0 of those who are silent"
+                    )
+                step = torch.from_numpy(others) @ deltas.double()
+                if carried is not None:
+                    step = step + float(first) * carried.double()
+                there = [each for each, size in zip(given, sizes, strict=True) if size]
+                taken = _joined(kind, there, state, at=at.clone(), parameters=parameters)[0] - at
+                far = float((step - taken).abs().max())
+                if not far <= 1e-5 * max(1.0, float(taken.abs().max())):
+                    who = f"{int(members.sum())} of {len(there)} sending"
+                    return f"with {parameters}, round {number}, {who}, they give a step that differs by {far:.3g}"
+            at, state = _joined(kind, updates(number), state, at=at.clone(), parameters=parameters)
+    return None
+
+
+def weighted_sum(kind: Kind) -> str | None:
+    if getattr(kind.load(), "coefficients", None) is None:
+        return "it tells no coefficients"
+    return true_coefficients(kind)
+
+
 CHECKS = (
     Check(
         name="float_weights", says="gives float32 [P], finite, and tensors by name", run=float_weights, required=True
@@ -193,7 +244,14 @@ CHECKS = (
     ),
     Check(name="pure", says="uses no clock, file, socket, process or shared generator", run=pure, required=True),
     Check(name="ends", says="keeps all that at the ends of its parameters", run=ends, required=True, fast=False),
+    Check(
+        name="true_coefficients",
+        says="takes the step that its coefficients give, where it tells some",
+        run=true_coefficients,
+        required=True,
+    ),
     Check(name="stands_still", says="moves nothing where nobody sends anything", run=stands_still),
     Check(name="follows_all", says="takes the step that everybody sends", run=follows_all),
     Check(name="bears_one_liar", says="is not carried away by one of seven", run=bears_one_liar),
+    Check(name="weighted_sum", says="takes a weighted sum of updates, and tells the weights", run=weighted_sum),
 )

@@ -1,8 +1,9 @@
 """Federated averaging in which no update is longer than a set norm (McMahan et al. 2018, section 3)."""
 
+import numpy as np
 import torch
 
-from extensions import Kind, number
+from extensions import Kind, Strategy, number
 
 
 def capped(weights, updates, total_examples, state, *, norm):
@@ -15,13 +16,22 @@ def capped(weights, updates, total_examples, state, *, norm):
     return (weights + step).to(torch.float32), state
 
 
+def coefficients(members, sizes, products, state, *, norm):
+    cut = norm / np.maximum(np.sqrt(products.squared_norms), norm)
+    return 0.0, members * cut * sizes / sizes.sum()
+
+
 KINDS = (
     Kind(
         family="strategy",
         name="capped",
         help="The mean of updates that are cut to a norm",
         source="McMahan et al. 2018, section 3",
-        code=capped,
+        code=Strategy(
+            capped,
+            coefficients=coefficients,
+        ),
+        traits=frozenset({"weighted_sum"}),  # claimed, and so checked
         parameters={"norm": number(1.0, "Norm that an update is cut to", above=0.0, maximum=1000.0)},
     ),
 )

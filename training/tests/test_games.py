@@ -11,7 +11,7 @@ import kinds
 from training import networks, strategies
 from training.clients import Update
 from training.config import TrainingConfig
-from training.events import ClientReport, RoundTrained
+from training.events import ClientReport, RoundTrained, TrainingError
 from training.game import CoalitionGame, Roster
 from training.games import Joined, RoundGames, Weighted
 from training.loop import run
@@ -312,3 +312,52 @@ def test_others_are_joined_with_the_state_before_the_round():
     kept = {name: tensor.clone() for name, tensor in games.state.items()}
     game(all_of(6)[:5])
     assert all(torch.equal(kept[name], games.state[name]) for name in kept)
+
+
+def half_again(weights, updates, total_examples, state):
+    """A plug-in's: the mean, and half of its last step again."""
+    step = 0.5 * state.get("carried", torch.zeros_like(weights))
+    for update in updates:
+        if update.delta is not None:
+            step = step + update.delta * (update.num_examples / total_examples)
+    return weights + step, {"carried": step}
+
+
+def parts_of_half_again(members, sizes, products, state):
+    assert members.shape == sizes.shape == products.squared_norms.shape
+    return 0.5, members * sizes / sizes.sum()
+
+
+@pytest.fixture
+def plugged():
+    yield lambda code: kinds.plug([kinds.Kind(family="strategy", name="lab/half_again", help="", code=code)])
+    kinds.plug([])
+
+
+@pytest.mark.parametrize("utility_weights", ["fixed", "renormalised"])
+@pytest.mark.parametrize("code", [half_again, strategies.Strategy(half_again, coefficients=parts_of_half_again)])
+def test_a_plug_in_is_asked_for_coefficients_or_joins(code, utility_weights, plugged):
+    plugged(code)
+    games = a_round("lab/half_again", 4, silent=(1,))
+    games = dataclasses.replace(games, state={"carried": games.deltas[0] / 2})
+    game = games.of("server", "loss", utility_weights)
+    assert isinstance(game.models, Joined if code is half_again else Weighted)
+    players = np.array(game.players)
+    expected = [naive(games, {*players[row].tolist()}, "loss", utility_weights) for row in all_of(3)]
+    np.testing.assert_allclose(game(all_of(3)), expected, rtol=1e-5)
+    assert abs(game.carried) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda members, sizes, products, state: (0.5, sizes / sizes.sum()),
+        lambda members, sizes, products, state: (0.5, members * np.inf),
+        lambda members, sizes, products, state: sizes,
+        lambda members, sizes, products, state: (0.5, products.along("nothing")),
+    ],
+)
+def test_a_plug_ins_wrong_coefficients_are_named(wrong, plugged):
+    plugged(strategies.Strategy(half_again, coefficients=wrong))
+    with pytest.raises(TrainingError, match=r"^strategy: lab/half_again gives "):
+        a_round("lab/half_again", 4).of("server", "loss", "fixed")(all_of(4))
