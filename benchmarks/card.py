@@ -19,12 +19,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.learning import mnist
@@ -248,38 +249,30 @@ def plain_ms(row: Row, data: Data) -> float:
 
 
 def coalitions_row(data: Data, only_ours: bool) -> dict[str, Any]:
-    from benchmarks.valuation import a_game
+    from benchmarks.valuation import a_round, anew, naive
 
     everybody = (np.arange(1, 1024)[:, None] >> np.arange(10) & 1).astype(np.bool_)
-    game = a_game("mlp", 10, data.train_x, data.train_y)
+    here = a_round("mlp", 10, data.train_x, data.train_y)
+    assert here.deltas is not None, "the updates are there"
     there = dataclasses.replace(
-        game,
-        network=copy.deepcopy(game.network).to(DEVICE),
-        weights=game.weights.to(DEVICE),
-        deltas=game.deltas.to(DEVICE),
-        x=game.x.to(DEVICE),
-        y=game.y.to(DEVICE),
+        here,
+        network=copy.deepcopy(here.network).to(DEVICE),
+        weights=here.weights.to(DEVICE),
+        deltas=here.deltas.to(DEVICE),
+        x=here.x.to(DEVICE),
+        y=here.y.to(DEVICE),
     )
     told: dict[str, Any] = {"title": "1,023 coalitions of ten mlp clients, 1,000 examples", "goal_ms": 3}
     torch.cuda.reset_peak_memory_stats()
-    told["ours_ms"] = [1000 * each for each in times(lambda: there(everybody), 15)]
+    told["ours_ms"] = [1000 * each for each in times(lambda: anew(there)(everybody), 15)]
     told["ours"] = statistics.median(told["ours_ms"])
     told["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    told["apart"] = float(np.abs(there(everybody) - game(everybody)).max())
+    told["apart"] = float(np.abs(anew(there)(everybody) - anew(here)(everybody)).max())
     if not only_ours:
-        shares = torch.tensor(game.num_examples, device=DEVICE) / game.total_examples
-        some = torch.from_numpy(everybody[::16]).to(DEVICE)
-
-        def one_by_one() -> None:
-            with torch.no_grad():
-                for row in some:
-                    nn.utils.vector_to_parameters(
-                        there.weights + (shares * row) @ there.deltas, there.network.parameters()
-                    )
-                    F.cross_entropy(there.network(there.x), there.y).item()
-
+        some = everybody[::16]
+        one_by_one = partial(naive, there, some)
         told["plain"] = 1000 * statistics.median(times(one_by_one, 3, warm=1)) * len(everybody) / len(some)
-        told["cpu"] = 1000 * statistics.median(times(lambda: game(everybody), 5, warm=1))
+        told["cpu"] = 1000 * statistics.median(times(lambda: anew(here)(everybody), 5, warm=1))
     print(COALITIONS, json.dumps({key: value for key, value in told.items() if key != "ours_ms"}))
     return told
 

@@ -50,7 +50,7 @@ class RoundGames:
     x: Tensor  # the validation set
     y: Tensor
     held: Sequence[int]  # examples that each of the cohort holds
-    _made: dict[tuple[str, str, str], Game] = field(default_factory=dict)
+    _made: dict[tuple[str, str, str], Game] = field(default_factory=dict, init=False)
 
     @property
     def cohort(self) -> tuple[int, ...]:

@@ -91,9 +91,7 @@ def test_a_game_there_is_the_game_here_and_a_coalition_has_the_same_bits_alone(o
         here = a_round(strategy)
         network = copy.deepcopy(here.network).to(device)
         deltas, x, y = (tensor.to(device) for tensor in (here.deltas, here.x, here.y))
-        return dataclasses.replace(here, network=network, deltas=deltas, x=x, y=y, _made={}).of(
-            "server", "loss", utility_weights
-        )
+        return dataclasses.replace(here, network=network, deltas=deltas, x=x, y=y).of("server", "loss", utility_weights)
 
     together = game(on_gpu)(all_of(6))
     np.testing.assert_allclose(together, game("cpu")(all_of(6)), rtol=1e-5)
