@@ -22,7 +22,7 @@ PLAYERS_BYTES = 128 << 20  # training.scores: the first layers of all players fo
 MAX_TILE = 512
 FEW = 10  # training.lines: so small a cohort's updates are kept, to report them one by one
 AT_ONCE = 2**22  # training.strategies.coordinates: values that are sorted, 24 bytes each
-COMPARED = 2**16  # training.strategies.krum: weights of each update, 12 bytes each
+COMPARED = 2**16  # training.products: weights of each update, 12 bytes each
 FIRST_LAYER = {"mlp": 128, "2nn": 200, "logistic": 10}
 
 
