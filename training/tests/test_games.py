@@ -6,6 +6,8 @@ from math import comb
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import kinds
 from training import networks, strategies
@@ -16,7 +18,9 @@ from training.game import CoalitionGame, Roster
 from training.games import Joined, RoundGames, Weighted
 from training.loop import run
 from training.networks import build
+from training.products import Products
 from training.tests.test_game import INFO
+from training.tests.updates import alike
 
 STRATEGIES = ("fedavg", "fedprox", "fedavgm", "multi_krum", "centred_clipping", "median", "trimmed_mean", "fedadam")
 CARRIED = {"fedavgm": ("velocity",), "centred_clipping": ("centre",), "fedadam": ("first_moment", "second_moment")}
@@ -361,3 +365,32 @@ def test_a_plug_ins_wrong_coefficients_are_named(wrong, plugged):
     plugged(strategies.Strategy(half_again, coefficients=wrong))
     with pytest.raises(TrainingError, match=r"^strategy: lab/half_again gives "):
         a_round("lab/half_again", 4).of("server", "loss", "fixed")(all_of(4))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("multi_krum", {"num_malicious_clients": None}),
+        ("multi_krum", {"num_malicious_clients": 2}),
+        ("centred_clipping", {"clipping_norm": None}),
+        ("centred_clipping", {"clipping_norm": 1.0}),
+        ("fedavgm", {"server_lr": 0.5, "server_momentum": 0.5}),
+    ],
+)
+@settings(max_examples=40, deadline=None)
+@given(
+    deltas=st.lists(st.lists(st.integers(-9, 9), min_size=2, max_size=2), min_size=1, max_size=10),
+    silent=st.sets(st.integers(0, 9), max_size=2),
+)
+def test_coefficients_give_the_step_that_is_taken(name, fields, deltas, silent):
+    """Of small whole numbers, whose products are exact, so that equal scores are equal: the lower number goes first."""
+    deltas = torch.tensor(deltas, dtype=torch.float32)
+    members = np.array([place not in silent for place in range(len(deltas))])
+    choice = TrainingConfig.of(strategy={"kind": name, **fields}, num_clients=20).strategy
+    state = {choice.load().carried: torch.tensor([1.0, -2.0])}
+    products = Products(deltas, np.ones(len(deltas), np.bool_), {"carried": lambda: torch.tensor([1.0, -2.0])})
+    found = strategies.coefficients(choice, members[None], np.ones((1, len(deltas)), np.int64), products, state)[0]
+    step = found[0] * np.array([1.0, -2.0]) + found[1:] @ deltas.double().numpy()
+    updates = alike(*(delta.tolist() if sends else None for delta, sends in zip(deltas, members, strict=True)))
+    taken, _ = choice.load().join(torch.zeros(2), updates, len(deltas), state, **choice.parameters)
+    np.testing.assert_allclose(step, taken.numpy(), atol=1e-6)

@@ -68,15 +68,19 @@ def test_it_equals_one_model_at_a_time(model, n, carries, utility):
     np.testing.assert_allclose(mixed([some[:4], some[4:]]), naive(mixed, some), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 8, 16, 31, 32, 33, 64, 100, 300])
-@pytest.mark.parametrize("model", ["mlp", "2nn", "logistic", "cnn"])
+@pytest.mark.parametrize(
+    ("model", "n"),
+    [
+        *((model, n) for model in ("mlp", "2nn", "logistic") for n in (1, 2, 3, 5, 8, 16, 31, 32, 33, 64, 100, 300)),
+        *(("cnn", n) for n in (2, 5, 33)),  # one row at a time
+    ],
+)
 @pytest.mark.parametrize("fixed", [True, False])
 def test_a_row_has_the_same_bits_whatever_is_beside_it(model, n, fixed):
     """Leave-one-out alone, in disorder beside singles and random coalitions, and each of some coalitions by itself."""
-    if model == "cnn" and n not in (2, 5, 33):
-        pytest.skip("networks that are not dense are evaluated one row at a time")
     most = 6 if model == "cnn" else 40
-    mixed, rows = drawn(model, n, 20 if model == "cnn" else 85, carries=n % 2 == 1, fixed=fixed)
+    samples = 20 if model == "cnn" else 9 if n in (1, 3, 8, 33) else 85  # of 9, products differ that are not filled up
+    mixed, rows = drawn(model, n, samples, carries=n % 2 == 1, fixed=fixed)
     apart = leaving_one_out(n)[:most]
     beside = np.vstack([np.eye(n, dtype=np.bool_)[:most], some_of(n, most)])
     both = rows(np.vstack([apart, beside]))
