@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,26 @@ def plug_in(record: Mapping[str, Any], folder: Path, distributions: Sequence[str
                 f"The plug-in {name} has another source than when this run was queued: {sha256[:12] or 'none'} then, "
                 f"{now} now. Put the old file back, or run it again, which takes today's"
             )
+    catalogue.plug(found[name] for name in dict(wanted))
+
+
+def plug_in_kept(record: Mapping[str, Any], sources: Mapping[str, Mapping[str, str]]) -> None:
+    """The same from files that were kept, by path for each source hash: whatever is in the folder now.
+
+    Unavailable where a source was not kept, or is of a distribution, whose files are no folder.
+    """
+    wanted = sorted(set(needed(record)))
+    found: dict[str, Kind] = {}
+    for name, sha256 in wanted:
+        namespace = name.partition("/")[0]
+        files = sources.get(sha256, {})
+        if f"{namespace}.py" not in files:
+            raise Unavailable(f"The source of the plug-in {name} was not kept")
+        with tempfile.TemporaryDirectory(prefix="fedsite-kept-") as folder:
+            for path, text in files.items():
+                (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
+                (Path(folder) / path).write_text(text)
+            found |= {kind.name: kind for kind in _load(namespace, discovery.look(Path(folder), ()))}
     catalogue.plug(found[name] for name in dict(wanted))
 
 

@@ -212,8 +212,8 @@ def reward(
 
 
 def user_ledger(request: HttpRequest, client: int) -> dict[str, Any]:
-    """The compatible ledger: a balance in tokens, and the newest 1,000 transfers, oldest first."""
-    mine = sight.accounts(request).filter(client=client)
+    """The compatible ledger: a balance in tokens, and the newest 1,000 transfers, oldest first. Of ledgers that pay."""
+    mine = sight.accounts(request).filter(client=client, ledger__is_shadow=False)
     rows = sight.transfers(request).filter(Q(debit_account__in=mine) | Q(credit_account__in=mine))
     newest = rows.select_related("transaction", "credit_account").order_by("-pk")[:NEWEST]
     return {
@@ -231,8 +231,10 @@ def user_ledger(request: HttpRequest, client: int) -> dict[str, Any]:
 
 
 def _balance(request: HttpRequest, client: int) -> int:
-    """Micro-tokens over all ledgers that the reader sees."""
-    return sight.accounts(request).filter(client=client).aggregate(sum=Sum("balance"))["sum"] or 0
+    """Micro-tokens over all ledgers that pay and that the reader sees."""
+    return (
+        sight.accounts(request).filter(client=client, ledger__is_shadow=False).aggregate(sum=Sum("balance"))["sum"] or 0
+    )
 
 
 def _refuse_unknown(request: HttpRequest, filters: Page) -> None:

@@ -61,21 +61,32 @@ def client_account(number: int) -> str:
     return f"client:{number}"
 
 
-def open_ledger(name: str) -> Ledger:
-    """The ledger of this name with its mint and treasury, made if it is not there."""
+def open_ledger(name: str, *, is_shadow: bool = False) -> Ledger:
+    """The ledger of this name with its mint and treasury, made if it is not there. A shadow's pays nobody."""
     if not LEDGER_NAME.fullmatch(name):
         raise InvalidTransaction(f"ledger name {name!r}: at most 64 of a-z, 0-9 and inner hyphens")
     with transaction.atomic():
-        ledger, is_new = Ledger.objects.get_or_create(name=name, defaults={"head": GENESIS})
+        ledger, is_new = Ledger.objects.get_or_create(name=name, defaults={"head": GENESIS, "is_shadow": is_shadow})
         if is_new:
-            _create_accounts(ledger.pk, [MINT, TREASURY])
+            _create_accounts([(ledger.pk, MINT), (ledger.pk, TREASURY)])
     return ledger
 
 
 def ensure_accounts(ledger: Ledger, clients: Iterable[int]) -> None:
     """An account for each client number, before it has ever been paid."""
     with transaction.atomic():
-        _accounts(_locked(ledger.pk), {client_account(client) for client in clients})
+        _locked([ledger.pk])
+        _accounts({ledger.pk: {client_account(client) for client in clients}})
+
+
+class Posting(NamedTuple):
+    """A transaction to be, and the ledger that it is for."""
+
+    ledger_id: int
+    key: str
+    transfers: Sequence[Entry]
+    description: str
+    memo: Mapping[str, int | str]
 
 
 def post(
@@ -86,17 +97,34 @@ def post(
     description: str = "",
     memo: Mapping[str, int | str] | None = None,
 ) -> Transaction:
-    """Append one transaction: all its transfers or none. Accounts that are missing are made.
+    """Append one transaction; see `post_together`."""
+    return post_together([Posting(ledger_id, key, transfers, description, memo or {})])[0]
+
+
+def post_together(postings: Sequence[Posting]) -> list[Transaction]:
+    """Append one transaction to each of some ledgers, all of them or none. Accounts that are missing are made.
 
     A key that is known already posts nothing and returns its transaction; KeyConflict if the content differs.
     Balances are looked at when all transfers are done: InsufficientBalance, or SupplyExhausted for the mint.
-    InvalidTransaction names what is malformed. Costs a handful of queries, whatever the number of transfers.
+    InvalidTransaction names what is malformed. Costs a handful of queries, whatever the number of ledgers and
+    transfers.
     """
-    content = Content(key=key, transfers=tuple(transfers), description=description, memo=memo or {})
-    _check(content)
-    if key.startswith(REVERSAL):
-        raise InvalidTransaction(f"key {key!r}: {REVERSAL} belongs to reversals")
-    return _append(ledger_id, content)
+    wanted: dict[int, Content] = {}
+    for posting in postings:
+        content = Content(
+            key=posting.key,
+            transfers=tuple(posting.transfers),
+            description=posting.description,
+            memo=posting.memo,
+        )
+        _check(content)
+        if posting.key.startswith(REVERSAL):
+            raise InvalidTransaction(f"key {posting.key!r}: {REVERSAL} belongs to reversals")
+        if posting.ledger_id in wanted:
+            raise InvalidTransaction("two transactions for one ledger cannot be posted together")
+        wanted[posting.ledger_id] = content
+    posted = _append(wanted)
+    return [posted[posting.ledger_id] for posting in postings]
 
 
 def reverse(original: Transaction, reason: str, *, actor: str = "") -> Transaction:
@@ -114,27 +142,58 @@ def reverse(original: Transaction, reason: str, *, actor: str = "") -> Transacti
         memo={"actor": actor} if actor else {},
         reverses=original.sequence,
     )
+    if not content.transfers:
+        raise InvalidTransaction(f"{original} of {original.ledger} moved nothing")
     _check(content)
     try:
-        return _append(original.ledger_id, content, reverses=original)
+        return _append({original.ledger_id: content}, reverses=original)[original.ledger_id]
     except KeyConflict:
         raise AlreadyReversed(f"{original} of {original.ledger} is reversed already") from None
 
 
 @transaction.atomic
-def _append(ledger_id: int, content: Content, reverses: Transaction | None = None) -> Transaction:
-    ledger = _locked(ledger_id)
-    known = _known(ledger, content.key)
-    if known is not None:
-        return _repeat(ledger, known, content)
-    changes = _changes(content.transfers)
-    accounts = _accounts(ledger, set(changes))
-    _refuse_overdraft(ledger, accounts, changes)
-    posted = _record(ledger, content, reverses)
-    _record_transfers(posted, content, accounts)
-    _move(accounts, changes)
-    query("UPDATE incentives_ledger SET head = %s, length = %s WHERE id = %s", posted.hash, posted.sequence, ledger.pk)
-    return posted
+def _append(wanted: Mapping[int, Content], reverses: Transaction | None = None) -> dict[int, Transaction]:
+    """By ledger, what is posted now or was before."""
+    ledgers = _locked(wanted)
+    posted = _known(ledgers, wanted)
+    new = {ledger: content for ledger, content in wanted.items() if ledger not in posted}
+    if not new:
+        return posted
+    changes = {ledger: _changes(content.transfers) for ledger, content in new.items()}
+    accounts = _accounts({ledger: set(of_ledger) for ledger, of_ledger in changes.items()})
+    for ledger, of_ledger in changes.items():
+        _refuse_overdraft(ledgers[ledger].name, accounts[ledger], of_ledger)
+    recorded = _record(ledgers, new, reverses)
+    rows = [
+        (recorded[ledger].pk, position, of_ledger[entry.debit].pk, of_ledger[entry.credit].pk, entry.amount, entry.code)
+        for ledger, content in new.items()
+        for of_ledger in [accounts[ledger]]
+        for position, entry in enumerate(content.transfers, start=1)
+    ]
+    columns = ("transaction_id", "position", "debit_account_id", "credit_account_id", "amount", "code")
+    for batch in (rows[start : start + ROWS] for start in range(0, len(rows), ROWS)):
+        insert = f"INSERT INTO incentives_transfer ({', '.join(columns)}) VALUES {_places(len(batch), len(columns))}"
+        query(insert, *chain.from_iterable(batch))
+    moves = [
+        (accounts[ledger][name].pk, change)
+        for ledger, of_ledger in changes.items()
+        for name, change in of_ledger.items()
+    ]
+    if moves:
+        values = ", ".join(f"({account:d}, {change:d})" for account, change in moves)
+        query(
+            f"WITH change (account_id, amount) AS (VALUES {values}) "
+            "UPDATE incentives_account SET balance = balance + change.amount "
+            "FROM change WHERE incentives_account.id = change.account_id"
+        )
+    # Last, since a transaction counts as posted from when its ledger is as long: see incentives.triggers.
+    ends = ", ".join(f"({ledger:d}, '{each.hash}', {each.sequence:d})" for ledger, each in recorded.items())
+    query(
+        f"WITH ends (ledger_id, head, length) AS (VALUES {ends}) "
+        "UPDATE incentives_ledger SET head = ends.head, length = ends.length "
+        "FROM ends WHERE incentives_ledger.id = ends.ledger_id"
+    )
+    return posted | recorded
 
 
 def query(statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -167,24 +226,38 @@ class _Held(NamedTuple):
     balance: int
 
 
-def _locked(ledger_id: int) -> _Locked:
+def _locked(ledger_ids: Iterable[int]) -> dict[int, _Locked]:
+    """In the order of their rows, so that two who want the same ones do not wait for each other for ever."""
+    wanted = sorted(ledger_ids)
     lock = " FOR UPDATE" if connection.features.has_select_for_update else ""
-    rows = query(f"SELECT id, name, head, length FROM incentives_ledger WHERE id = %s{lock}", ledger_id)
-    if not rows:
-        raise Ledger.DoesNotExist(f"There is no ledger {ledger_id}")
-    return _Locked(*rows[0])
+    rows = query(
+        f"SELECT id, name, head, length FROM incentives_ledger WHERE id IN ({_places(len(wanted))}) ORDER BY id{lock}",
+        *wanted,
+    )
+    if len(rows) < len(wanted):
+        there = {row[0] for row in rows}
+        missing = next(ledger for ledger in wanted if ledger not in there)
+        raise Ledger.DoesNotExist(f"There is no ledger {missing}")
+    return {row[0]: _Locked(*row) for row in rows}
 
 
-def _known(ledger: _Locked, key: str) -> Transaction | None:
-    """After the lock, in a statement of its own: only so PostgreSQL shows what was committed while we waited."""
-    found = query("SELECT id FROM incentives_transaction WHERE ledger_id = %s AND key = %s", ledger.pk, key)
-    return Transaction.objects.get(pk=found[0][0]) if found else None
+def _known(ledgers: Mapping[int, _Locked], wanted: Mapping[int, Content]) -> dict[int, Transaction]:
+    """By ledger, the transaction that has the key already. KeyConflict where it has other content.
 
-
-def _repeat(ledger: _Locked, known: Transaction, content: Content) -> Transaction:
-    if known.content_sha256 != content.sha256():
-        taken = f"key {content.key!r} is taken by transaction {known.sequence}, with other content"
-        raise KeyConflict(f"{ledger.name}: {taken}")
+    After the lock, in a statement of its own: only so PostgreSQL shows what was committed while we waited.
+    """
+    pairs = [(ledger, content.key) for ledger, content in wanted.items()]
+    found = query(
+        "SELECT id FROM incentives_transaction WHERE " + " OR ".join(["(ledger_id = %s AND key = %s)"] * len(pairs)),
+        *chain.from_iterable(pairs),
+    )
+    known = (
+        {each.ledger_id: each for each in Transaction.objects.filter(pk__in=[pk for (pk,) in found])} if found else {}
+    )
+    for ledger, each in known.items():
+        if each.content_sha256 != wanted[ledger].sha256():
+            taken = f"key {each.key!r} is taken by transaction {each.sequence}, with other content"
+            raise KeyConflict(f"{ledgers[ledger].name}: {taken}")
     return known
 
 
@@ -197,73 +270,72 @@ def _changes(transfers: Sequence[Entry]) -> dict[str, int]:
     return dict(changes)
 
 
-def _accounts(ledger: _Locked, names: set[str]) -> dict[str, _Held]:
-    """The accounts by name; the ledger's lock makes it safe to add the missing ones."""
-    wanted = (
-        f"SELECT name, id, balance FROM incentives_account WHERE ledger_id = %s AND name IN ({_places(len(names))})"
-    )
-    accounts = {name: _Held(pk, balance) for name, pk, balance in query(wanted, ledger.pk, *sorted(names))}
-    missing = _create_accounts(ledger.pk, sorted(names - accounts.keys())) if len(accounts) < len(names) else []
-    return accounts | {account.name: _Held(account.pk, account.balance) for account in missing}
+def _accounts(names: Mapping[int, set[str]]) -> dict[int, dict[str, _Held]]:
+    """The accounts of each ledger by name; the ledgers' locks make it safe to add the missing ones."""
+    found: dict[int, dict[str, _Held]] = {ledger: {} for ledger in names}
+    every = sorted(set().union(*names.values()))
+    if every:
+        wanted = (
+            "SELECT ledger_id, name, id, balance FROM incentives_account "
+            f"WHERE ledger_id IN ({_places(len(names))}) AND name IN ({_places(len(every))})"
+        )
+        for ledger, name, pk, balance in query(wanted, *names, *every):
+            found[ledger][name] = _Held(pk, balance)
+    missing = [(ledger, name) for ledger in names for name in sorted(names[ledger] - found[ledger].keys())]
+    for account in _create_accounts(missing):
+        found[account.ledger_id][account.name] = _Held(account.pk, account.balance)
+    return found
 
 
-def _create_accounts(ledger_id: int, names: Sequence[str]) -> list[Account]:
+def _create_accounts(names: Sequence[tuple[int, str]]) -> list[Account]:
+    """Each of a ledger."""
     return Account.objects.bulk_create(
-        Account(ledger_id=ledger_id, name=name, client=models.client_number(name)) for name in names
+        Account(ledger_id=ledger, name=name, client=models.client_number(name)) for ledger, name in names
     )
 
 
-def _refuse_overdraft(ledger: _Locked, accounts: Mapping[str, _Held], changes: Mapping[str, int]) -> None:
+def _refuse_overdraft(ledger: str, accounts: Mapping[str, _Held], changes: Mapping[str, int]) -> None:
     for name, change in sorted(changes.items()):
         balance = accounts[name].balance
         if name == MINT and balance + change < -MAX_SUPPLY:
-            raise SupplyExhausted(f"{ledger.name}: {-change} micro-tokens more would pass the supply of {MAX_SUPPLY}")
+            raise SupplyExhausted(f"{ledger}: {-change} micro-tokens more would pass the supply of {MAX_SUPPLY}")
         if name != MINT and balance + change < 0:
-            raise InsufficientBalance(f"{ledger.name}: {name} holds {balance} micro-tokens and cannot give {-change}")
+            raise InsufficientBalance(f"{ledger}: {name} holds {balance} micro-tokens and cannot give {-change}")
 
 
-def _record(ledger: _Locked, content: Content, reverses: Transaction | None) -> Transaction:
-    sequence, recorded_at = ledger.length + 1, timezone.now()
-    row: dict[str, Any] = {
-        "ledger_id": ledger.pk,
-        "sequence": sequence,
-        "key": content.key,
-        "content_sha256": content.sha256(),
-        "description": content.description,
-        "memo": dict(content.memo),
-        "previous_hash": ledger.head,
-        "hash": chain_hash(ledger.head, content, sequence),
-        "reverses_id": reverses and reverses.pk,
-        "recorded_at": recorded_at,
-    }
-    stored = row | {
-        "memo": json.dumps(row["memo"]),
-        "recorded_at": connection.ops.adapt_datetimefield_value(recorded_at),
-    }
-    insert = f"INSERT INTO incentives_transaction ({', '.join(row)}) VALUES {_places(1, len(row))} RETURNING id"
-    [(pk,)] = query(insert, *stored.values())
-    return Transaction.from_db(connection.alias, ["id", *row], [pk, *row.values()])
-
-
-def _record_transfers(posted: Transaction, content: Content, accounts: Mapping[str, _Held]) -> None:
-    columns = ("transaction_id", "position", "debit_account_id", "credit_account_id", "amount", "code")
-    rows = [
-        (posted.pk, position, accounts[entry.debit].pk, accounts[entry.credit].pk, entry.amount, entry.code)
-        for position, entry in enumerate(content.transfers, start=1)
-    ]
-    for batch in (rows[start : start + ROWS] for start in range(0, len(rows), ROWS)):
-        insert = f"INSERT INTO incentives_transfer ({', '.join(columns)}) VALUES {_places(len(batch), len(columns))}"
-        query(insert, *chain.from_iterable(batch))
-
-
-def _move(accounts: Mapping[str, _Held], changes: Mapping[str, int]) -> None:
-    """All balances in one statement."""
-    rows = ", ".join(f"({accounts[name].pk:d}, {change:d})" for name, change in changes.items())
-    query(
-        f"WITH change (account_id, amount) AS (VALUES {rows}) "
-        "UPDATE incentives_account SET balance = balance + change.amount "
-        "FROM change WHERE incentives_account.id = change.account_id"
+def _record(
+    ledgers: Mapping[int, _Locked], contents: Mapping[int, Content], reverses: Transaction | None
+) -> dict[int, Transaction]:
+    """The transactions without their transfers, by ledger."""
+    recorded_at, rows = timezone.now(), []
+    for ledger_id, content in contents.items():
+        ledger = ledgers[ledger_id]
+        row: dict[str, Any] = {
+            "ledger_id": ledger.pk,
+            "sequence": ledger.length + 1,
+            "key": content.key,
+            "content_sha256": content.sha256(),
+            "description": content.description,
+            "memo": dict(content.memo),
+            "previous_hash": ledger.head,
+            "hash": chain_hash(ledger.head, content, ledger.length + 1),
+            "reverses_id": reverses and reverses.pk,
+            "recorded_at": recorded_at,
+        }
+        rows.append(row)
+    stored_at = connection.ops.adapt_datetimefield_value(recorded_at)
+    stored = [{**row, "memo": json.dumps(row["memo"]), "recorded_at": stored_at}.values() for row in rows]
+    insert = (
+        f"INSERT INTO incentives_transaction ({', '.join(rows[0])}) VALUES {_places(len(rows), len(rows[0]))} "
+        "RETURNING id, ledger_id"
     )
+    numbers = {ledger: pk for pk, ledger in query(insert, *chain.from_iterable(stored))}
+    return {
+        row["ledger_id"]: Transaction.from_db(
+            connection.alias, ["id", *row], [numbers[row["ledger_id"]], *row.values()]
+        )
+        for row in rows
+    }
 
 
 def _check(content: Content) -> None:
@@ -274,8 +346,8 @@ def _check(content: Content) -> None:
     _check_text("description", content.description, 500)
     for name, value in content.memo.items():
         _check_memo(name, value)
-    if not 1 <= len(content.transfers) <= MAX_TRANSFERS:
-        raise InvalidTransaction(f"transfers: from 1 to {MAX_TRANSFERS}, not {len(content.transfers)}")
+    if len(content.transfers) > MAX_TRANSFERS:
+        raise InvalidTransaction(f"transfers: at most {MAX_TRANSFERS}, not {len(content.transfers)}")
     for position, entry in enumerate(content.transfers, start=1):
         _check_entry(position, entry)
 

@@ -37,6 +37,9 @@ class Ledger(models.Model):
     name = models.CharField(max_length=64, unique=True)
     head = models.CharField(max_length=64, help_text="chain hash of the newest transaction, hex SHA-256")
     length = models.PositiveBigIntegerField(default=0, help_text="number of transactions")
+    is_shadow = models.BooleanField(
+        default=False, db_default=False, help_text="of an economy that pays nobody: it shows what it would have paid"
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     def __str__(self) -> str:
@@ -50,6 +53,7 @@ class Account(models.Model):
     """A holder of tokens within a ledger."""
 
     ledger = models.ForeignKey(Ledger, on_delete=models.PROTECT, related_name="accounts")
+    ledger_id: int  # Django makes it
     name = models.CharField(max_length=64, help_text="mint, treasury, client:3, ...")
     client = models.PositiveBigIntegerField(null=True, blank=True, db_index=True, help_text="the number in client:3")
     balance = models.BigIntegerField(default=0, help_text="micro-tokens; credits minus debits")
@@ -134,6 +138,16 @@ class Transfer(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         raise AppendOnly(f"{self} cannot be deleted; post a reversal")
+
+
+class Evidence(models.Model):
+    """What payments rest on, by its hash: utilities of coalitions, see valuation.evidence. Equal ones are kept once."""
+
+    sha256 = models.CharField(max_length=64, primary_key=True)
+    content = models.BinaryField()
+
+    def __str__(self) -> str:
+        return self.sha256[:12]
 
 
 class RewardRequest(models.Model):

@@ -1,17 +1,17 @@
 """Whether a ledger is what was posted: every hash, number and balance derived again.
 
-One function for the badge, the JSON, the pages and the command. Where a chain ends is noted elsewhere too, in rows that
-this room does not know; whoever composes the site passes what reads them.
+One function for the badge, the JSON, the pages and the command. Where a chain ends is noted elsewhere too, and what it
+pays follows from rows that this room does not know; whoever composes the site passes what reads them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Max, Subquery
 from django.db.models.functions import Coalesce
@@ -22,12 +22,33 @@ from incentives.models import MINT, Ledger, Transaction, Transfer, client_number
 _Row = tuple[int, int, int, int, str]  # position, debit account's row, credit account's row, amount, code
 Noted = Callable[[Ledger], tuple[str, int] | None]  # head and length of a ledger as somebody else wrote them down
 
+
+class Posted(NamedTuple):
+    """A transaction that is as it was posted."""
+
+    sequence: int
+    key: str
+    memo: Mapping[str, Any]
+    transfers: Sequence[Entry]
+    is_reversal: bool
+
+
+# Of some transactions, each once and in their order, what does not follow from the rows that they rest on: their
+# sequence numbers with what is wrong. Called once more with None where a ledger was read from its first transaction to
+# its end: what is wrong with sums over them, with the sequence number 0.
+Derived = Callable[[Ledger, Sequence[Posted] | None], Iterator[tuple[int, str]]]
+
 CHUNK = 64  # transactions read at a time; memory depends on it and on the number of accounts, not on the length
 
 
 def nowhere(ledger: Ledger) -> tuple[str, int] | None:
     """For a ledger whose end nobody else has noted."""
     return None
+
+
+def nothing_said(ledger: Ledger, posted: Sequence[Posted] | None) -> Iterator[tuple[int, str]]:
+    """For a ledger that rests on no rows."""
+    return iter(())
 
 
 def nothing() -> None:
@@ -94,6 +115,7 @@ class _State:
 def verify(
     ledger: Ledger,
     noted: Noted = nowhere,
+    derived: Derived = nothing_said,
     *,
     known: Point | None = None,
     full: bool = True,
@@ -105,25 +127,25 @@ def verify(
     is seen even where the ledger's own row was doctored too; and whoever posts writes it in the same transaction, so
     nothing may lie beyond it. `known` is where an earlier verification ended: the chain must pass through it as well.
     Without `full` only what lies beyond it is read; where that does not fit, everything is, to name what is wrong
-    first. `pause` is called between pieces of the work; what it raises ends it. Transactions that are posted while we
-    read are left out.
+    first. `derived` compares what was posted with the rows that it rests on. `pause` is called between pieces of the
+    work; what it raises ends it. Transactions that are posted while we read are left out.
     """
     if not full and known:
-        found = _verified(ledger, noted, known, known, pause)
+        found = _verified(ledger, noted, derived, known, known, pause)
         if found.ok:
             return found
-    return _verified(ledger, noted, Point(), known, pause)
+    return _verified(ledger, noted, derived, Point(), known, pause)
 
 
 def _verified(
-    ledger: Ledger, noted: Noted, began: Point, known: Point | None, pause: Callable[[], None]
+    ledger: Ledger, noted: Noted, derived: Derived, began: Point, known: Point | None, pause: Callable[[], None]
 ) -> Verification:
     expected = noted(ledger)
     places = [expected] if expected else []
     if known:
         places.append((known.hash, known.sequence))
     walk = _Walk(began=began, head=began.hash, transactions=began.sequence, transfers=began.transfers)
-    problem = next(_problems(ledger, walk, places, pause), None)
+    problem = next(_problems(ledger, walk, places, derived, pause), None)
     if problem is None and (now := noted(ledger)) and now[1] < walk.transactions:  # read again: it may have grown
         problem = f"transaction {now[1] + 1}: its simulation's row ends with transaction {now[1]}"
     return Verification(
@@ -139,19 +161,30 @@ def _verified(
     )
 
 
-def _problems(ledger: Ledger, walk: _Walk, places: list[tuple[str, int]], pause: Callable[[], None]) -> Iterator[str]:
+def _problems(
+    ledger: Ledger, walk: _Walk, places: list[tuple[str, int]], derived: Derived, pause: Callable[[], None]
+) -> Iterator[str]:
     """What is wrong, first things first. Each begins with the place."""
     state = _read_state(ledger)
     if state.newest < walk.began.sequence:
         yield f"transaction {state.newest + 1}: missing; {walk.began.sequence} were verified before"
     yield from _elsewhere(walk, places)
     for chunk in _history(ledger, walk.transactions, state.newest):
+        posted = []
         for row, transfers in chunk:
             yield from _wrong_transaction(row, transfers, walk, state)
             yield from _elsewhere(walk, places)
+            entries = _content(row, transfers, state).transfers
+            is_reversal = row["reverses_id"] is not None
+            posted.append(Posted(row["sequence"], row["key"], row["memo"], entries, is_reversal))
+        for sequence, text in derived(ledger, posted):
+            yield f"transaction {sequence}: {text}"
         pause()
     yield from _wrong_end(walk, state, places)
     yield from _wrong_balances(walk, state)
+    if walk.began.sequence == 0:
+        for _, text in derived(ledger, None):
+            yield f"after transaction {walk.transactions}: {text}"
 
 
 def _elsewhere(walk: _Walk, places: list[tuple[str, int]]) -> Iterator[str]:
@@ -218,8 +251,6 @@ def _wrong_transaction(row: dict[str, Any], transfers: list[_Row], walk: _Walk, 
 
 
 def _wrong_transfers(transfers: list[_Row], state: _State) -> Iterator[str]:
-    if not transfers:
-        yield "transfer 1: missing"
     for expected, (position, debit, credit, amount, _) in enumerate(transfers, start=1):
         if position != expected:
             yield f"transfer {expected}: missing; {position} comes next"

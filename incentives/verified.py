@@ -12,12 +12,14 @@ from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
 from incentives.models import Account, Ledger, Transfer, Verified
-from incentives.verification import Noted, Point, Verification, nothing, verify
+from incentives.verification import Derived, Noted, Point, Verification, nothing, nothing_said, verify
 
 FULL_SECONDS = 24 * 3600  # everything is read again at least so often
 
 
-def look(ledger: Ledger, noted: Noted, *, full: bool, pause: Callable[[], None] = nothing) -> Verification:
+def look(
+    ledger: Ledger, noted: Noted, derived: Derived = nothing_said, *, full: bool, pause: Callable[[], None] = nothing
+) -> Verification:
     """Verify a ledger, all of it or what came since the last time, and write down what was found.
 
     The first look reads everything, and so does each one at a ledger that is wrong.
@@ -26,6 +28,7 @@ def look(ledger: Ledger, noted: Noted, *, full: bool, pause: Callable[[], None] 
     found = verify(
         ledger,
         noted,
+        derived,
         known=known and Point(**{name: getattr(known, name) for name in Point.__dataclass_fields__}),
         full=full or known is None or bool(known.problem),
         pause=pause,

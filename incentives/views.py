@@ -41,6 +41,9 @@ def ledger(request: HttpRequest) -> HttpResponse:
     if name:
         accounts = accounts.filter(ledger__name=name)
         transfers = transfers.filter(transaction__ledger__name=name)
+    else:  # what shadows would have paid is nobody's
+        accounts = accounts.filter(ledger__is_shadow=False)
+        transfers = transfers.filter(transaction__ledger__is_shadow=False)
     if client is not None:
         accounts = accounts.filter(client=client)
         # Clients are only ever paid: corrections aside, what concerns one credits it.

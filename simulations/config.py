@@ -1,6 +1,7 @@
 """What a simulation is asked to do: what is trained, how it is measured, what is paid. Standard library only.
 
-A configuration has its meaning under a scheme, which a row keeps for ever: 1 is the first release's; 2 is today's.
+A configuration has its meaning under a scheme, which a row keeps for ever: 1 is the first release's; under 2 pools pay
+for the best loss so far; 3 is today's, with games of the strategy in use and many economies.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Self
 import incentives.catalogue  # noqa: F401  the kinds of valuations, pools and rules
 import kinds
 from incentives.rewards import MICROTOKENS, MOST_MICROTOKENS
+from incentives.specification import Specification
 from kinds import Choice, ConfigError
 from kinds.parameter import shown
 from training.config import (
@@ -25,11 +27,15 @@ from training.config import (
     default_validation_size,
     fields_of,
     option,
+    structured,
     unflattened,
 )
 
 EXACT_LIMIT = 16  # clients in a cohort whose coalitions can all be evaluated: 65,536
 AUTO_EXACT_LIMIT = 10
+ITSELF_EXACT_LIMIT = 8  # where each coalition is the strategy run once more
+MOST_SHADOWS = 16
+PAYING = "paying"  # how the economy of the top-level fields is called beside its shadows
 NOT_HASHED = ("backend",)  # it changes how fast a result comes, never the result
 FIRST_FIELDS = (  # what a configuration of scheme 1 holds; its hash covers them all, but for the last two
     *("dataset", "partition", "alpha", "labels_per_client", "validation_size", "model", "num_clients", "num_rounds"),
@@ -60,10 +66,10 @@ class IncentiveConfig:
     )
     game: str = option(
         kinds.choice(
-            "fedavg",
-            "Whose model coalitions are measured by: what plain federated averaging would make of their updates, "
-            "whatever the strategy",
-            choices=("fedavg",),
+            "server",
+            "Whose model coalitions are measured by: what the strategy in use would make of their updates (server), or "
+            "plain federated averaging whatever the strategy (fedavg)",
+            choices=("server", "fedavg"),
         ),
         group="Incentives",
     )
@@ -78,6 +84,18 @@ class IncentiveConfig:
     )
     pool: Choice = chosen("pool", "improvement", "Tokens to pay in a round", group="Incentives")
     reward_rule: Choice = chosen("rule", "proportional", "How the pool is split over contributions", group="Incentives")
+    burn_share: float = option(
+        kinds.number(0.0, "Share of each pool that is burned", minimum=0.0, maximum=1.0), group="Incentives"
+    )
+    budget_tokens: float | None = option(
+        kinds.number(
+            None, "Tokens that all rounds together may pay; empty: no limit", minimum=0.0, maximum=1_000_000_000.0
+        ),
+        group="Incentives",
+    )
+    shadows: tuple[Mapping[str, Any], ...] = structured(
+        tuple, "Economies beside the paying one, on the same training", group="Incentives"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,59 +115,94 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
     # A record of scheme 1 as it is: its hash covers what nothing reads, too.
     first: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
 
+    def _checked(self, field: dataclasses.Field[Any], value: Any) -> Any:
+        return _shadows(value) if field.name == "shadows" else super()._checked(field, value)
+
     def _conflicts(self) -> dict[str, str]:
         errors = super()._conflicts()
-        if self.valuation.kind == "shapley" and self.cohort_size > EXACT_LIMIT:
+        for label, economy in self.economies:
+            for name, text in self._unaffordable(economy).items():
+                if label == PAYING:
+                    errors[name] = text
+                else:
+                    errors.setdefault("shadows", f"{label}: {name}: {text}")
+        if self.validation_size == 0 and self.is_valued:
+            errors["validation_size"] = "0 leaves nothing to measure contributions with; set valuation to none"
+        return errors
+
+    def _unaffordable(self, economy: Specification) -> dict[str, str]:
+        errors = {}
+        if economy.valuation.kind == "shapley" and self.cohort_size > EXACT_LIMIT:
             errors["valuation"] = (
                 f"exact shapley needs rounds of at most {EXACT_LIMIT} clients; this one has {self.cohort_size}"
             )
-        if self.validation_size == 0 and self.is_valued:
-            errors["validation_size"] = "0 leaves nothing to measure contributions with; set valuation to none"
-        if self.scheme > 1 and self.pool.kind == "fixed" and self.is_valued:
-            supply, tokens = MOST_MICROTOKENS / MICROTOKENS, self.pool["tokens"]
-            if tokens * self.num_rounds > supply:
+        if self.scheme > 1 and economy.pool.kind == "fixed" and economy.is_valued:
+            supply, tokens = MOST_MICROTOKENS / MICROTOKENS, economy.pool["tokens"]
+            rounds = self.num_rounds
+            if tokens * rounds > supply and (economy.budget_tokens or tokens * rounds) > supply:
                 errors["pool.tokens"] = (
-                    f"{self.num_rounds:,} rounds of {tokens:,.12g} tokens are more than a ledger can hold, "
-                    f"{supply:,.0f}"
+                    f"{rounds:,} rounds of {tokens:,.12g} tokens are more than a ledger can hold, {supply:,.0f}"
                 )
         return errors
 
     def resolved(self, dataset: str) -> Self:
         """The same configuration with nothing left to `auto` but the backend and the device."""
         config = super().resolved(dataset)
-        given: dict[str, Any] = {}
-        if config.valuation.kind == "auto":
-            exact = config.model.has("dense") and config.cohort_size <= AUTO_EXACT_LIMIT
-            given["valuation"] = "shapley" if exact else "leave_one_out"
+        (_, paying), *others = config.economies
+        given: dict[str, Any] = {"valuation": paying.valuation}
         if config.scheme > 1:
-            config = dataclasses.replace(config, **given)
-            return dataclasses.replace(config, utility_weights=config.weights_in_use)
+            given["utility_weights"] = paying.utility_weights
+        given["shadows"] = tuple(
+            {
+                **entry,
+                **{
+                    name: getattr(economy, name)
+                    for name in ("valuation", "utility_weights")
+                    if name in entry or getattr(economy, name) != getattr(paying, name)
+                },
+            }
+            for entry, (_, economy) in zip(config.shadows, others, strict=True)
+        )
         return dataclasses.replace(config, **given)
 
     @property
+    def economies(self) -> tuple[tuple[str, Specification], ...]:
+        """Each with its label, the paying one first; with nothing left to `auto`, which a configuration that is not yet
+        resolved decides by what it knows."""
+        return tuple((entry["label"], self._economy(entry)) for entry in ({"label": PAYING}, *self.shadows))
+
+    def _economy(self, entry: Mapping[str, Any]) -> Specification:
+        values = {name: entry.get(name, getattr(self, name)) for name in OF_AN_ECONOMY}
+        if values["valuation"].kind == "auto":
+            itself = values["game"] == "server" and not self.strategy.has("weighted_sum")
+            most = ITSELF_EXACT_LIMIT if itself else AUTO_EXACT_LIMIT
+            exact = self.model.has("dense") and self.cohort_size <= most
+            values["valuation"] = kinds.checked("valuation", "shapley" if exact else "leave_one_out", "valuation")
+        # what a client's own model is worth is a coalition of one with renormalised weights
+        if values["valuation"].kind == "loss_improvement":
+            values["utility_weights"] = "renormalised"
+        return Specification(**values)
+
+    @property
     def is_valued(self) -> bool:
-        """Whether anything is measured and paid."""
-        return self.valuation.kind != "none"
+        """Whether any economy measures and pays."""
+        return any(economy.is_valued for _, economy in self.economies)
 
     @property
     def asks_game(self) -> bool:
         """Whether coalitions are asked what they are worth."""
-        return not self.valuation.has("no_game")
-
-    @property
-    def weights_in_use(self) -> str:
-        """loss_improvement looks at each client's own model, which is a coalition of one with renormalised weights."""
-        return "renormalised" if self.valuation.kind == "loss_improvement" else self.utility_weights
+        return any(economy.asks_game for _, economy in self.economies)
 
     @property
     def is_averaged(self) -> bool:
-        """Whether the server makes the model of plain federated averaging, as every game takes it to."""
+        """Whether the server makes the model of plain federated averaging."""
         return self.strategy.has("averaged")
 
     @property
     def plugins(self) -> dict[str, str]:
         """Source hashes by the ids of the plug-ins in use; empty texts where they are not filled in yet."""
-        choices = [choice for choice in vars(self).values() if isinstance(choice, Choice)]
+        of_shadows = [value for entry in self.shadows for value in entry.values()]
+        choices = [choice for choice in (*vars(self).values(), *of_shadows) if isinstance(choice, Choice)]
         found = {choice.kind: choice.source_sha256 for choice in choices}
         found |= {
             given["kind"]: given.get("source_sha256", "") for given in (*self.behaviours.values(), *self.population)
@@ -180,11 +233,14 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         known = dict(values)
         if scheme == 1 and known.get("pool") == "improvement":
             known["pool"] = "improvement_each_round"
+        if scheme < 3:
+            known["game"] = "fedavg"
         inert = {name: known[name] for name in known.keys() & cls.FLAT.keys()}
         nested, _ = unflattened(cls, known, inert)
         for name, field in FIELDS.items():
             if field.metadata["family"] and name in nested:
                 nested[name] = kinds.checked(field.metadata["family"], nested[name], name, recorded=True)
+        nested["shadows"] = _shadows(nested.get("shadows", ()), recorded=True)
         return cls(**nested, scheme=scheme, first=dict(values) if scheme == 1 else None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -226,15 +282,63 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
                 )
             elif name == "population":
                 hashed |= {name: [_unusual(given) for given in values[name]]} if values[name] else {}
+            elif name == "shadows":
+                shadows = [{"label": label, **economy.hashed()} for label, economy in self.economies[1:]]
+                hashed |= {name: shadows} if shadows else {}
             elif name not in NOT_HASHED and values[name] != self._usual(name):
                 hashed[name] = values[name]
         return hashed
 
+    def training_sha256(self) -> str:
+        """The same of what training alone reads: equal ones are one training, whatever is paid for it."""
+        hashed = self.hashed()
+        of_training = {name: hashed[name] for name in ("scheme", *TRAINING_FIELDS) if name in hashed}
+        text = json.dumps(of_training, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def _usual(self, name: str) -> Any:
         """What is left out of the hash."""
+        if name == "game" and self.scheme < 3:
+            return "fedavg"
         if name == "validation_size" and self.validation_size is not None and self.dataset.kind != "auto":
             return default_validation_size(self.data_info)
         return "cpu" if name == "device" else FIELDS[name].default
+
+
+def _shadows(value: Any, *, recorded: bool = False) -> tuple[dict[str, Any], ...]:
+    """Each {"label": ..., what it does not take from the paying economy}, in the fields' own types. ValueError names
+    the economy."""
+    if not isinstance(value, list | tuple):
+        raise ValueError('expected a list of {"label": ..., "reward_rule": ...}')
+    if len(value) > MOST_SHADOWS:
+        raise ValueError(f"{len(value)} economies beside the paying one are more than {MOST_SHADOWS}")
+    found: dict[str, dict[str, Any]] = {}
+    for place, entry in enumerate(value, 1):
+        label = entry.get("label") if isinstance(entry, Mapping) else None
+        if not isinstance(label, str) or not 1 <= len(label.strip()) <= 60 or not label.isprintable():
+            raise ValueError(f"number {place}: expected a label of 1 to 60 characters")
+        label = label.strip()
+        if label == PAYING or label in found:
+            raise ValueError(
+                f"{label}: {'is how the top-level economy is called' if label == PAYING else 'is there twice'}"
+            )
+        found[label] = {"label": label}
+        for name, given in entry.items():
+            if name == "label" or (given is None and name != "budget_tokens"):
+                continue
+            if name not in OF_AN_ECONOMY:
+                raise ValueError(f"{label}: an economy has no {shown(name)}; it has {', '.join(OF_AN_ECONOMY)}")
+            metadata = OF_AN_ECONOMY[name].metadata
+            try:
+                if metadata["family"]:
+                    found[label][name] = kinds.checked(metadata["family"], given, name, recorded=recorded)
+                else:
+                    found[label][name] = metadata["parameter"].check(given)
+            except ConfigError as error:
+                raise ValueError(f"{label}: {error}") from None
+            except ValueError as error:
+                raise ValueError(f"{label}: {name}: {error}") from None
+    return tuple(found.values())
 
 
 def _unusual(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,6 +370,8 @@ def canonical(values: Mapping[str, Any], scheme: int) -> dict[str, Any]:
     """A record's configuration in today's form and words, for pages; not checked, and whatever is missing is at its
     default."""
     known = {name: value for name, value in values.items() if name in FIELDS or name in SimulationConfig.FLAT}
+    if scheme < 3:
+        known["game"] = "fedavg"
     if scheme == 1 and known.get("pool") == "improvement":
         known["pool"] = "improvement_each_round"
     nested, _ = unflattened(SimulationConfig, known, known)
@@ -290,12 +396,15 @@ def renewed(values: Mapping[str, Any], scheme: int) -> tuple[SimulationConfig, l
     if scheme == 1 and silent and config.strategy.has("robust"):
         kind = config.strategy.kind
         changed.append(f"strategy: {kind} is now over the updates that arrive; the absent voted zero before")
-    if scheme == 1 and silent and config.weights_in_use == "renormalised" and config.is_valued:
+    (_, paying), *_ = old.economies
+    if scheme == 1 and silent and paying.utility_weights == "renormalised" and config.is_valued:
         changed.append("valuation: a client that sends nothing in a round is now worth 0 in it")
     return config, changed
 
 
 FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in fields_of(SimulationConfig)}
+OF_AN_ECONOMY = {field.name: field for field in fields_of(IncentiveConfig) if field.name != "shadows"}
+TRAINING_FIELDS = tuple(field.name for field in fields_of(TrainingConfig))
 CHOICES = {name: field.metadata["family"] for name, field in FIELDS.items() if field.metadata["family"]}
 GROUPS = ("Clients", "Data", "Training", "Incentives", "Run")
 

@@ -81,7 +81,10 @@ def of_phases(config: SimulationConfig) -> dict[str, float]:
     train = 6 * size.products * examples / TRAINED + 12 * size.parameters * steps / MOVED
     train += OF_STRATEGY.get(config.strategy.kind, 4.0) * size.parameters * cohort / MOVED
     evaluate = 2 * size.products * (info.num_test / config.evaluate_every + held_out) / EVALUATED
-    valuation = coalitions(config) * _coalition_seconds(config, size, held_out) if config.asks_game else 0.0
+    valuation = sum(
+        number * _coalition_seconds(config, size, held_out, itself=is_itself)
+        for number, is_itself in _coalitions(config)
+    )
     train += BEGUN["train"] + OF_CLIENT * cohort
     return {
         "train": train,
@@ -102,7 +105,11 @@ def _effort(config: SimulationConfig, given: Mapping[str, Any]) -> float:
     return rounds * (left.get(given["kind"], 1.0) - 1.0)
 
 
-def _coalition_seconds(config: SimulationConfig, size: Size, held_out: int) -> float:
+def _coalition_seconds(config: SimulationConfig, size: Size, held_out: int, *, itself: bool) -> float:
+    """Of one coalition; where each is the strategy run once more, `itself`, with what that moves."""
+    if itself:
+        moved = OF_STRATEGY.get(config.strategy.kind, 4.0) * size.parameters * config.cohort_size / 2
+        return moved / MOVED + 2 * size.products * held_out / EVALUATED
     if not config.model.has("dense"):
         return 2 * size.products * held_out / EVALUATED + 4 * size.parameters * config.cohort_size / MOVED
     inputs = prod(config.data_info.shape)
@@ -111,13 +118,25 @@ def _coalition_seconds(config: SimulationConfig, size: Size, held_out: int) -> f
 
 
 def coalitions(config: SimulationConfig) -> int:
-    """That the valuation evaluates in a round, at most; `auto` counts as what it will be."""
-    choice = config.valuation
-    if choice.kind == "auto":
-        exact = config.model.has("dense") and config.cohort_size <= 10
-        return kinds.find("valuation", "shapley" if exact else "leave_one_out").cost(config.cohort_size)  # type: ignore[misc]
-    cost = choice.description.cost
-    return cost(config.cohort_size, **choice.parameters) if cost else 0
+    """That the valuations evaluate in a round, at most; `auto` counts as what it will be."""
+    return sum(number for number, _ in _coalitions(config))
+
+
+def _coalitions(config: SimulationConfig) -> list[tuple[int, bool]]:
+    """For each game that some economy asks how many coalitions it evaluates at most, and whether each is the strategy
+    run once more. Economies that ask the same game share what it has found."""
+    asked: dict[tuple[str, str, str], dict[str, int]] = {}
+    for _, economy in config.economies:
+        if economy.asks_game:
+            choice, of_game = economy.valuation, (economy.game, economy.utility, economy.utility_weights)
+            cost = choice.description.cost
+            number = cost(config.cohort_size, **choice.parameters) if cost else 0
+            asked.setdefault(of_game, {})[str(choice.to_dict())] = number
+    everything = 2 ** min(config.cohort_size, 62)
+    return [
+        (min(sum(numbers.values()), everything), game == "server" and not config.strategy.has("weighted_sum"))
+        for (game, _, _), numbers in asked.items()
+    ]
 
 
 def held_out_of(config: SimulationConfig) -> int:

@@ -118,7 +118,7 @@ def estimate(config: SimulationConfig, past: Sequence[Past] = ()) -> Estimate:
         paced_by=pace.runs,
         memory_bytes=memory(config).total,
         rows=rows(config),
-        coalitions=durations.coalitions(config) * config.num_rounds if config.asks_game else 0,
+        coalitions=durations.coalitions(config) * config.num_rounds,
         tokens=expected_tokens(config),
     )
 
@@ -127,27 +127,33 @@ def rows(config: SimulationConfig) -> int:
     """That a whole run writes: of clients and accounts, and in each round of events, contributions and transfers."""
     cohort = config.cohort_size
     events = cohort + 5 if cohort <= FEW else 7
-    paid = cohort + 2 if config.is_valued else 0  # a transaction, what is minted, what each client gets
-    return _before_rounds(config) + config.num_rounds * (1 + events + cohort + paid)
+    valued = [economy.is_valued for _, economy in config.economies]
+    paid = sum(valued) * (cohort + 3)  # a transaction, what is minted and burned, what each client gets
+    shadows = 2 * sum(valued[1:])  # what each made of the round, and the coalitions that it asked for
+    return _before_rounds(config) + config.num_rounds * (2 + events + cohort + paid + shadows)
 
 
 def expected_tokens(config: SimulationConfig) -> float | None:
-    """Of a pool that is `scheduled`, at most so many. An improvement on the best so far pays for the way from where it
-    begins to 0; an untrained model guesses, at a loss of about ln(classes)."""
-    pool, rounds = config.pool, range(config.num_rounds)
-    if not config.is_valued:
+    """That the paying economy mints: of a pool that is `scheduled`, at most so many. An improvement on the best so far
+    pays for the way from where it begins to 0; an untrained model guesses, at a loss of about ln(classes). Never more
+    than the budget."""
+    _, economy = config.economies[0]
+    if not economy.is_valued:
         return 0.0
+    pool, rounds, tokens = economy.pool, range(config.num_rounds), math.inf
     if pool.kind == "fixed":
-        return float(pool["tokens"]) * config.num_rounds
-    if pool.kind == "halving":
-        return math.fsum(math.ldexp(pool["tokens"], -(number // pool["rounds"])) for number in rounds)
-    if pool.kind == "decay":
-        return math.fsum(pool["tokens"] * pool["factor"] ** number for number in rounds)
-    if pool.kind == "treasury":
-        return float(pool["tokens"])
-    if pool.kind == "improvement":
-        return float(pool["scaling_factor"]) * math.log(config.data_info.num_classes)
-    return None
+        tokens = float(pool["tokens"]) * config.num_rounds
+    elif pool.kind == "halving":
+        tokens = math.fsum(math.ldexp(pool["tokens"], -(number // pool["rounds"])) for number in rounds)
+    elif pool.kind == "decay":
+        tokens = math.fsum(pool["tokens"] * pool["factor"] ** number for number in rounds)
+    elif pool.kind == "treasury":
+        tokens = float(pool["tokens"])
+    elif pool.kind == "improvement":
+        tokens = float(pool["scaling_factor"]) * math.log(config.data_info.num_classes)
+    if economy.budget_tokens is not None:
+        tokens = min(tokens, economy.budget_tokens)
+    return None if math.isinf(tokens) else tokens
 
 
 def refuse(
@@ -175,7 +181,7 @@ def refuse(
 
 
 def _before_rounds(config: SimulationConfig) -> int:
-    return 8 + 2 * config.num_clients
+    return 8 + 2 * config.num_clients + len(config.shadows) * (4 + 2 * config.num_clients)
 
 
 def duration(seconds: float) -> str:

@@ -58,6 +58,13 @@ class Simulation(models.Model):
         default=list, db_default=Value([], models.JSONField()), blank=True,
         help_text="on what it was trained: an object for the start and for each time that it went on",
     )  # fmt: skip
+    training_sha256 = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="of what training alone reads of the configuration",
+    )
     dataset = models.CharField(max_length=16, help_text="resolved name; auto until the run has started")
     num_clients = models.PositiveIntegerField()
     num_rounds = models.PositiveIntegerField()
@@ -199,12 +206,17 @@ class Round(models.Model):
     cohort_size = models.PositiveIntegerField()
     loss = models.FloatField(null=True)
     accuracy = models.FloatField(null=True)
+    previous_validation_loss = models.FloatField(null=True, help_text="of the model before the round")
     validation_loss = models.FloatField(null=True)
+    best_validation_loss = models.FloatField(null=True, help_text="of the rounds before")
+    carried = models.FloatField(null=True, help_text="what the model gains where nobody sends anything")
     pool_microtokens = models.BigIntegerField()
-    treasury_microtokens = models.BigIntegerField()
+    minted_microtokens = models.BigIntegerField(null=True, help_text="null before scheme 3: the pool")
+    burned_microtokens = models.BigIntegerField(default=0, db_default=0)
+    treasury_microtokens = models.BigIntegerField(help_text="what of the pool nobody got")
     rule = models.CharField(max_length=140, blank=True, help_text="name@version of the reward rule")
-    evidence = models.BinaryField(null=True)
-    evidence_sha256 = models.CharField(max_length=64, blank=True)
+    evidence = models.BinaryField(null=True, help_text="before scheme 3; since then see incentives.Evidence")
+    evidence_sha256 = models.CharField(max_length=64, blank=True, db_index=True)
     economy_state = models.JSONField(
         default=dict, blank=True, help_text="what valuation, pool and rule keep for the next round"
     )
@@ -235,7 +247,10 @@ class Contribution(models.Model):
 
     round = models.ForeignKey(Round, on_delete=models.PROTECT, related_name="contributions")
     client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="contributions")
+    num_examples = models.PositiveIntegerField(null=True, help_text="that it reports; null before scheme 3")
+    effort = models.PositiveBigIntegerField(null=True, help_text="examples trained; null before scheme 3")
     value = models.FloatField(null=True, help_text="null without a valuation")
+    error = models.FloatField(null=True, help_text="standard error, where the value is estimated")
     reward_microtokens = models.BigIntegerField()
     loss_before = models.FloatField(null=True)
     loss_after = models.FloatField(null=True)
@@ -249,6 +264,76 @@ class Contribution(models.Model):
 
     def __str__(self) -> str:
         return f"Contribution {self.pk}"
+
+
+class Shadow(models.Model):
+    """An economy beside the paying one, on the same training, with a ledger of its own that nobody else posts to."""
+
+    simulation = models.ForeignKey(Simulation, on_delete=models.PROTECT, related_name="shadows")
+    simulation_id: int  # Django makes it
+    number = models.PositiveSmallIntegerField(help_text="from 1: those of the configuration, then those added later")
+    label = models.CharField(max_length=60)
+    specification = models.JSONField(help_text="what an economy consists of; resolved once the run has started")
+    added_at = models.DateTimeField(null=True, blank=True, help_text="where it was priced after the run; null: with it")
+    rounds_done = models.PositiveIntegerField(default=0)
+    pool_microtokens = models.BigIntegerField(default=0, help_text="sum over rounds")
+    paid_microtokens = models.BigIntegerField(default=0, help_text="what clients got of it")
+    burned_microtokens = models.BigIntegerField(default=0, help_text="sum over rounds")
+    ledger = models.OneToOneField("incentives.Ledger", on_delete=models.PROTECT, related_name="+")
+    ledger_id: int  # Django makes it
+    ledger_head = models.CharField(max_length=64, help_text="second copy, so that a cut tail is seen")
+    ledger_length = models.PositiveIntegerField(default=0, help_text="second copy")
+
+    class Meta:
+        constraints = [  # noqa: RUF012
+            models.UniqueConstraint("simulation", "number", name="one_shadow_of_a_number"),
+            models.UniqueConstraint("simulation", "label", name="one_shadow_of_a_label"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="shadows_from_1"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.label}, beside simulation {self.simulation_id}"
+
+
+class ShadowRound(models.Model):
+    """What a shadow made of a round; lists in the order of the cohort, ascending client numbers."""
+
+    shadow = models.ForeignKey(Shadow, on_delete=models.PROTECT, related_name="rounds")
+    shadow_id: int  # Django makes it
+    number = models.PositiveIntegerField()
+    contributions = models.JSONField()
+    errors = models.JSONField(null=True, help_text="standard errors, where contributions are estimated")
+    rewards = models.JSONField(help_text="micro-tokens")
+    pool_microtokens = models.BigIntegerField()
+    minted_microtokens = models.BigIntegerField()
+    burned_microtokens = models.BigIntegerField()
+    evidence_sha256 = models.CharField(max_length=64, blank=True, db_index=True)
+    economy_state = models.JSONField(default=dict, blank=True, help_text="what it keeps for the next round")
+
+    class Meta:
+        constraints = [  # noqa: RUF012
+            models.UniqueConstraint("shadow", "number", name="one_shadow_round_of_a_number"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Round {self.number} of shadow {self.shadow_id}"
+
+
+class ShadowClient(models.Model):
+    """A client's sums over rounds in a shadow; who was never in a cohort has none."""
+
+    shadow = models.ForeignKey(Shadow, on_delete=models.PROTECT, related_name="clients")
+    number = models.PositiveIntegerField(help_text="the client's")
+    contribution = models.FloatField(default=0.0)
+    reward_microtokens = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [  # noqa: RUF012
+            models.UniqueConstraint("shadow", "number", name="one_shadow_client_of_a_number"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Client {self.number} in shadow {self.shadow_id}"
 
 
 class Event(models.Model):

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
-from simulations.models import Simulation
+from simulations.models import Shadow, Simulation
 
 
 class NotYours(Exception):
@@ -39,7 +39,10 @@ def ledgers_seen_by(user: Any, path: str) -> Q:
     """
     if sees_everything(user):
         return Q()
-    return Q(**{f"{path}__in": seen_by(user).filter(ledger__isnull=False).values("ledger")})
+    mine = seen_by(user)
+    shadows = Shadow.objects.filter(simulation__in=mine)
+    paying = mine.filter(ledger__isnull=False)
+    return Q(**{f"{path}__in": paying.values("ledger")}) | Q(**{f"{path}__in": shadows.values("ledger")})
 
 
 def may_act(user: Any, simulation: Simulation) -> bool:

@@ -41,6 +41,16 @@ def with_todays_sources(config: SimulationConfig) -> SimulationConfig:
         if "/" in choice.kind:
             given[name] = dataclasses.replace(choice, source_sha256=hashed(family, choice.kind, name))
 
+    given["shadows"] = tuple(
+        {
+            name: dataclasses.replace(each, source_sha256=hashed(CHOICES[name], each.kind, "shadows"))
+            if name in CHOICES and "/" in each.kind
+            else each
+            for name, each in entry.items()
+        }
+        for entry in config.shadows
+    )
+
     def behaviour(values: Mapping[str, Any], field: str) -> dict[str, Any]:
         if "/" not in values["kind"]:
             return dict(values)

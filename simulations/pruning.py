@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 from django.db import transaction
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Length
 from django.utils import timezone
 
+from incentives.models import Evidence
 from simulations import disk
-from simulations.models import UNFINISHED, Contribution, Event, Round, Simulation, Status
+from simulations.models import UNFINISHED, Contribution, Event, Round, ShadowRound, Simulation, Status
 
 ROUNDS = 500  # in a transaction: whoever else wants to write waits no longer
 
@@ -38,7 +39,20 @@ def log_lines(simulations: QuerySet[Simulation]) -> QuerySet[Event]:
 
 
 def evidence(simulations: QuerySet[Simulation]) -> QuerySet[Round]:
+    """In rounds' own rows, as runs of schemes 1 and 2 keep it."""
     return Round.objects.filter(simulation__in=simulations, evidence__isnull=False)
+
+
+def shared_evidence(simulations: QuerySet[Simulation]) -> QuerySet[Evidence]:
+    """By hash, on which these runs rest and no others."""
+    rounds, shadows = (rows.objects.filter(evidence_sha256=OuterRef("pk")) for rows in (Round, ShadowRound))
+    mine = Exists(rounds.filter(simulation__in=simulations)) | Exists(
+        shadows.filter(shadow__simulation__in=simulations)
+    )
+    others = Exists(rounds.exclude(simulation__in=simulations)) | Exists(
+        shadows.exclude(shadow__simulation__in=simulations)
+    )
+    return Evidence.objects.filter(mine, ~others)
 
 
 def contributions(simulations: QuerySet[Simulation]) -> QuerySet[Contribution]:
@@ -68,8 +82,9 @@ def plan(simulations: QuerySet[Simulation]) -> list[Part]:
         ),
         Part(
             what="rounds' evidence",
-            number=evidence(simulations).count(),
-            bytes=evidence(simulations).aggregate(sum=Sum(Length("evidence"), default=0))["sum"],
+            number=evidence(simulations).count() + shared_evidence(simulations).count(),
+            bytes=evidence(simulations).aggregate(sum=Sum(Length("evidence"), default=0))["sum"]
+            + shared_evidence(simulations).aggregate(sum=Sum(Length("content"), default=0))["sum"],
             afterwards="keeps its hash; these payments can be computed again only by training again",
         ),
         Part(
@@ -91,12 +106,28 @@ def prune(simulations: QuerySet[Simulation]) -> int:
     """Let go of it, in short transactions. How many simulations it were. May be stopped and repeated at any time."""
     touched = set(log_lines(simulations).values_list("simulation_id", flat=True).distinct())
     touched |= set(evidence(simulations).values_list("simulation_id", flat=True).distinct())
+    for rows, path in ((Round, "simulation_id"), (ShadowRound, "shadow__simulation_id")):
+        resting = rows.objects.filter(evidence_sha256__in=shared_evidence(simulations).values("pk"))
+        touched |= set(resting.values_list(path, flat=True).distinct())
     touched |= set(contributions(simulations).values_list("round__simulation_id", flat=True).distinct())
     for number in sorted(touched):
         for last in range(ROUNDS, Simulation.objects.get(pk=number).last_sequence + ROUNDS, ROUNDS):
             _prune_some(simulations.filter(pk=number), last - ROUNDS, last)
+    _prune_shared(simulations)
     disk.remove(list(checkpoints(simulations)))
     return len(touched)
+
+
+def _prune_shared(simulations: QuerySet[Simulation]) -> None:
+    """Of runs that are marked as pruned. Locked first and looked at once more: a run that is just being written may
+    rest on it, see simulations.economies.keep."""
+    simulations = simulations.filter(pruned_at__isnull=False)
+    while chosen := list(shared_evidence(simulations).values_list("pk", flat=True)[:ROUNDS]):
+        with transaction.atomic():
+            list(Evidence.objects.select_for_update().filter(pk__in=chosen).values_list("pk"))
+            gone, _ = shared_evidence(simulations).filter(pk__in=chosen).delete()
+        if not gone:
+            return
 
 
 @transaction.atomic

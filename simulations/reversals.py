@@ -12,7 +12,7 @@ from django.template.response import TemplateResponse
 from incentives import ledger
 from incentives.admin import TransactionAdmin
 from incentives.models import Ledger, Transaction
-from simulations.models import Simulation
+from simulations.models import Shadow, Simulation
 
 MOST = 100  # at once
 
@@ -23,14 +23,16 @@ def reverse(original: Transaction, reason: str, *, actor: str) -> Transaction:
 
     The simulation's row is locked before the ledger's, as by whoever records a round.
     """
-    copies = Simulation.objects.select_for_update().filter(ledger=original.ledger_id)
-    recorded = copies.values_list("ledger_head", flat=True).first()
+    rows = Shadow if original.ledger.is_shadow else Simulation
+    recorded = (
+        rows.objects.select_for_update().filter(ledger=original.ledger_id).values_list("ledger_head", flat=True).first()
+    )
     chain = Ledger.objects.select_for_update().get(pk=original.ledger_id)
     if recorded not in (None, chain.head):  # a new copy of the head would hide it
         raise ledger.LedgerError("the chain does not end as its simulation's row says; run verify_ledger")
     posted = ledger.reverse(original, reason, actor=actor)
     chain.refresh_from_db()
-    Simulation.objects.filter(ledger=chain).update(ledger_head=chain.head, ledger_length=chain.length)
+    rows.objects.filter(ledger=chain).update(ledger_head=chain.head, ledger_length=chain.length)
     return posted
 
 

@@ -157,6 +157,15 @@ def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> W
     return Work(order=order, widths=widths, labels=labels, update=behaviour.update)
 
 
+def effort(task: Task, config: TrainingConfig, round_number: int) -> int:
+    """Examples that a client which does send something trains in this round, each as often as it is in a batch."""
+    share = behaviour_of(task, round_number).effort if task.behaviour["kind"] != "honest" else 1.0
+    if share == 1.0:
+        return len(task.indices) * config.local_epochs
+    widths = _widths(len(task.indices), config)
+    return sum(widths[: max(1, round(share * len(widths)))])
+
+
 def _is_silent(behaviour: Behaviour, task: Task, config: TrainingConfig, round_number: int) -> bool:
     """Drawn from [0, 1), so that probability 0 is never and 1 is always, without a draw."""
     if behaviour.silence in (0.0, 1.0):

@@ -19,7 +19,7 @@ from training.catalogue import DATASETS, DatasetInfo
 
 __all__ = ["ConfigError", "TrainingConfig"]
 
-SCHEME = 2  # the number of today's meaning of a configuration; it rises whenever an unchanged one comes to mean another
+SCHEME = 3  # the number of today's meaning of a configuration; it rises whenever an unchanged one comes to mean another
 MOST_MALICIOUS: dict[str, Callable[[int], int]] = {  # that a strategy can bear among n clients in a round
     "trimmed_mean": lambda n: (n - 1) // 2,  # something must be left in the middle: n > 2f (Yin et al. 2018)
     "multi_krum": lambda n: (n - 3) // 2,  # n >= 2f + 3 (Blanchard et al. 2017)
@@ -324,7 +324,7 @@ def sampled(num_clients: int, fraction_fit: float, min_available_clients: int) -
     return min(num_clients, max(min_available_clients, round(fraction_fit * num_clients)))
 
 
-def fields_of(config: type[TrainingConfig]) -> tuple[dataclasses.Field[Any], ...]:
+def fields_of(config: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
     """The fields that people set; what else a configuration holds carries no help."""
     return tuple(field for field in dataclasses.fields(config) if field.metadata)
 
@@ -381,4 +381,9 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, Mapping):
         return {str(client): dict(behaviour) for client, behaviour in value.items()}
-    return [dict(entry) for entry in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [
+            {name: each.to_dict() if isinstance(each, Choice) else each for name, each in entry.items()}
+            for entry in value
+        ]
+    return value

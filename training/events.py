@@ -50,6 +50,7 @@ class ClientReport:
     loss_before: float | None  # mean over its first local batches; None where the client did not train
     loss_after: float | None  # mean over its last local batches
     update_norm: float  # Euclidean; 0.0 where the client sent no update
+    effort: int = 0  # examples trained, each as often as it was in a batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import kinds
 from kinds import Choice
-from training import products, strategies, threads
+from training import asked, products, strategies, threads
 from training.clients import Update
 from training.config import TrainingConfig
 from training.events import ClientReport
@@ -74,12 +74,7 @@ class RoundGames:
         ):
             if value not in names:
                 raise ValueError(f"{name}: {value!r} is not one of {', '.join(names)}")
-        strategy = self.config.strategy
-        if game == "server" and strategy.has("averaged"):
-            game = "fedavg"
-        if game == "server" and strategy.has("robust") and "/" not in strategy.kind:
-            utility_weights = "fixed"
-        key = game, utility, utility_weights
+        key = asked.same(self.config.strategy, game, utility, utility_weights)
         if key not in self._made:
             self._made[key] = self._today(*key) if self.config.scheme >= 3 else self._before(utility, utility_weights)
         return self._made[key]
@@ -107,15 +102,16 @@ class RoundGames:
         """Whose update arrived; who sends nothing trains on nothing."""
         return np.array([report.loss_before is not None for report in self.reports], np.bool_)
 
-    @cached_property
-    def _moved(self) -> NDArray[np.bool_]:
-        return np.array([report.update_norm > 0 for report in self.reports], np.bool_)
+    def _plays(self, game: str, utility_weights: str) -> NDArray[np.bool_]:
+        norms, scheme = [report.update_norm for report in self.reports], self.config.scheme
+        return np.array(
+            asked.plays(self.config.strategy, game, utility_weights, self._sent, norms, scheme=scheme), np.bool_
+        )
 
     def _today(self, game: str, utility: str, utility_weights: str) -> Game:
         """Who sent something plays; of a mean under fixed weights, whose update is not zero, which changes nothing."""
         choice = self.config.strategy if game == "server" else kinds.checked("strategy", "fedavg", "strategy")
-        nothing_of_zero = choice.has("mean") and utility_weights == "fixed"
-        plays = self._sent & self._moved if nothing_of_zero else self._sent
+        plays = self._plays(game, utility_weights)
         who = np.flatnonzero(plays).tolist()
         players = tuple(self.cohort[place] for place in who)
         num_examples = tuple(self.num_examples[place] for place in who)
@@ -130,7 +126,7 @@ class RoundGames:
 
     def _before(self, utility: str, utility_weights: str) -> Game:
         """As schemes 1 and 2 have it: the game of plain federated averaging, whatever the strategy."""
-        plays = self._moved if utility_weights == "fixed" else self._sent | self.config.absent_vote
+        plays = self._plays("fedavg", utility_weights)
         who = np.flatnonzero(plays).tolist()
         players, num_examples = tuple(self.cohort[place] for place in who), [self.held[place] for place in who]
         if self.deltas is None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import backends, devices, federation, figures, lines, networks, samplers, strategies
+from training import backends, clients, devices, federation, figures, lines, networks, samplers, strategies
 from training import checkpoints as saved
 from training.backends import Backend
 from training.card.card import Card, Played
@@ -36,7 +36,7 @@ from training.games import RoundGames
 from training.networks import Score
 
 Sample = Callable[[int], tuple[int, ...]]  # round number -> the cohort, ascending client numbers
-Value = Callable[[RoundGames], Any]
+Value = Callable[[RoundTrained, RoundGames], Any]  # the trained round, not yet valued, and its games
 Done = Generator[Event, None, tuple[State, Score | None]]
 
 
@@ -120,15 +120,13 @@ def play_round(context: RunContext, state: State, round_number: int) -> Done:
     if played.score is not None:
         yield lines.evaluated(played.score, len(federated.data.test_y))
 
-    begin_valuation = perf_counter()
-    valued = None
-    if context.value is not None:
-        try:
-            valued = context.value(_games(context, state, played))
-        except FloatingPointError as error:
-            raise TrainingError(f"Round {round_number}: {error}; {lines.calmer(config)}") from None
-    valuated = perf_counter()
-
+    tasks = federation.tasks(federated, cohort)
+    reports = tuple(
+        dataclasses.replace(report, effort=clients.effort(task, config, round_number))
+        if report.loss_before is not None
+        else report
+        for report, task in zip(played.reports, tasks, strict=True)
+    )
     after = State(
         round_number=round_number,
         weights=played.weights,
@@ -137,10 +135,10 @@ def play_round(context: RunContext, state: State, round_number: int) -> Done:
         best_validation_loss=_least(state.best_validation_loss, played.validation_loss),
         config_sha256=state.config_sha256,
     )
-    yield RoundTrained(
+    trained = RoundTrained(
         round_number=round_number,
         cohort=cohort,
-        reports=tuple(played.reports),
+        reports=reports,
         loss=played.score.loss if played.score else None,
         accuracy=played.score.accuracy if played.score else None,
         previous_validation_loss=state.validation_loss,
@@ -150,10 +148,20 @@ def play_round(context: RunContext, state: State, round_number: int) -> Done:
         checkpoint_sha256=saved.save(context.checkpoints, after) if context.checkpoints else None,
         train_seconds=played.train_seconds,
         evaluate_seconds=played.evaluate_seconds,
-        valuation_seconds=valuated - begin_valuation,
+        valuation_seconds=0.0,
         duration_seconds=perf_counter() - begin,
-        valued=valued,
     )
+    if context.value is not None:
+        begin_valuation = perf_counter()
+        try:
+            valued = context.value(trained, _games(context, state, played))
+        except FloatingPointError as error:
+            raise TrainingError(f"Round {round_number}: {error}; {lines.calmer(config)}") from None
+        now = perf_counter()
+        trained = dataclasses.replace(
+            trained, valued=valued, valuation_seconds=now - begin_valuation, duration_seconds=now - begin
+        )
+    yield trained
     return after, played.score
 
 

@@ -34,8 +34,11 @@ REQUESTS_WITH_TOKEN = [line for line in LINES if line.startswith("curl") and "$T
 SITES = ("http://127.0.0.1:8000/", "https://fed.example.org/")
 APPS = {
     "estimate": "simulations",
+    "audit_simulation": "simulations",
     "make_token": "people",
     "prune": "simulations",
+    "recompute": "simulations",
+    "reprice": "simulations",
     "run_simulation": "simulations",
     "runworker": "simulations",
     "verify_ledger": "simulations",
@@ -73,7 +76,7 @@ def field_row(name: str) -> tuple[str, ...]:
 
 
 def default_of(name: str) -> str:
-    if name in ("behaviours", "population"):
+    if name in ("behaviours", "population", "shadows"):
         return "`{}`" if name == "behaviours" else "`[]`"
     if FIELDS[name].default is None:
         return "by the data set" if name == "validation_size" else "empty"

@@ -45,8 +45,37 @@ def test_it_holds_a_thousand_players():
 def test_it_keeps_a_fixed_layout():
     recorded = Recorded(additive([1.0, -2.0]))
     recorded(np.array([[True, True], [False, True]]))
-    body = struct.pack("<8sIII4q2B2d", b"FEDGAME2", 2, 2, 0, 4, 9, 100, 50, 0b11, 0b10, -1.0, -2.0)
+    body = struct.pack("<8sIII4q2B2d", b"FEDGAME3", 2, 2, 0, 4, 9, 100, 50, 0b10, 0b11, -2.0, -1.0)
     assert pack([4, 9], [100, 50], recorded) == body + hashlib.sha256(body).digest()
+
+
+def test_it_writes_and_reads_the_second_layout():
+    """Of runs of scheme 2, for ever: in the order in which they were evaluated."""
+    recorded = Recorded(additive([1.0, -2.0]))
+    recorded(np.array([[True, True], [False, True]]))
+    body = struct.pack("<8sIII4q2B2d", b"FEDGAME2", 2, 2, 0, 4, 9, 100, 50, 0b11, 0b10, -1.0, -2.0)
+    blob = body + hashlib.sha256(body).digest()
+    assert pack([4, 9], [100, 50], recorded, version=2) == blob
+    recorded(np.array([[True, False]]))
+    body = struct.pack("<8sIII4q3d", b"FEDGAME2", 2, 3, 2, 4, 9, 100, 50, -1.0, -2.0, 1.0)
+    assert pack([4, 9], [100, 50], recorded, version=2) == body + hashlib.sha256(body).digest()
+    assert unpack(body + hashlib.sha256(body).digest()).coalitions.tolist() == [[1, 1], [0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("name", ["shapley", "leave_one_out", "loss_improvement"])
+def test_its_bytes_do_not_depend_on_the_order_of_evaluation(name):
+    game = additive(np.arange(5.0))
+    blobs = set()
+    for before in ([], [[True] * 5], [[False] * 4 + [True]], [[True] + [False] * 4, [False] * 5]):
+        recorded = Recorded(game)
+        if name == "shapley" and before:  # asked beforehand, of what it asks anyway
+            recorded(np.array(before))
+        VALUATIONS[name](recorded, [1] * 5)
+        blobs.add(pack(range(1, 6), [1] * 5, recorded))
+    assert len(blobs) == 1
+    evidence = unpack(blobs.pop())
+    numbers = evidence.coalitions @ (1 << np.arange(5))
+    assert numbers.tolist() == sorted(numbers.tolist())
 
 
 def test_it_writes_and_reads_the_first_layout():
@@ -97,7 +126,7 @@ def test_it_evaluates_a_coalition_once():
     assert recorded(first).tolist() == [1, 3, 1]
     assert recorded(np.array([[True, True, False], [False, False, True]])).tolist() == [3, 4]
     assert [len(batch) for batch in batches] == [2, 1]
-    assert unpack(pack([1, 2, 3], [1, 1, 1], recorded)).utilities.tolist() == [1, 3, 4]
+    assert unpack(pack([1, 2, 3], [1, 1, 1], recorded)).utilities.tolist() == [1, 3, 4]  # 001, 011, 100
 
 
 @pytest.mark.parametrize("utility", [np.nan, np.inf])
@@ -138,7 +167,7 @@ def test_it_notices_every_cut_and_any_addition():
         ((b"FEDGAME1", 1, 2, 4, 9, 1, 1, 1.0, 1.0), "names a coalition twice"),
         ((b"FEDGAME1", 1, 2, 4, 9, 1, 3, 1.0, 1.0), "a player that is not there"),
         ((b"FEDGAME1", 1, 3, 4, 9, 1, 0, 1.0, 1.0), "evidence of 1 players and 3 coalitions has"),
-        ((b"FEDGAME3", 1, 2, 4, 9, 1, 0, 1.0, 1.0), "of a version unknown here"),
+        ((b"FEDGAME4", 1, 2, 4, 9, 1, 0, 1.0, 1.0), "of a version unknown here"),
     ],
 )
 def test_it_refuses_evidence_that_is_whole_but_wrong(fields, named):

@@ -129,7 +129,10 @@ TAMPERING = {
     "transfers swapped": (swap_positions, "transaction 1: .*content hash"),
     "transfer added": (add_a_transfer, "transaction 2: .*content hash"),
     "transfer taken": (take_a_transfer, "transaction 1, transfer 3: missing; 4 comes next"),
-    "transfers taken": (take_all_transfers, "transaction 2, transfer 1: missing"),
+    "transfers taken": (
+        take_all_transfers,
+        "transaction 2: key, description, memo or transfers are not what was posted",
+    ),
     "accounts renamed": (rename, "transaction 1: .*content hash"),
     "account of another ledger": (lend_an_account, "transaction 2, transfer 1: account row"),
     "balance": (lambda: Account.objects.filter(name="client:1").update(balance=13), "client:1 holds 13 .* make 12"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,32 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from incentives import rewards
-from incentives.economy import PoolFacts, RuleFacts, ValuationFacts, Values, check_payment, check_state
-from incentives.valuation import NotFinite
-from incentives.valuation.evidence import Recorded, pack
-from kinds import Choice
-from simulations.config import SimulationConfig
+from incentives import fold, rewards
+from incentives.fold import EconomyError, Step
+from incentives.memo import Facts
+from incentives.specification import Specification
+from simulations.config import PAYING, SimulationConfig
 from simulations.running import manifest
-from simulations.running.events import ClientRound, Event, Log, Resolved, Round
+from simulations.running.events import ClientRound, Event, Log, Resolved, Round, ShadowRound
 from training import checkpoints as saved
 from training import datasets, devices, entropy, lines, loop
 from training.catalogue import DATASETS
 from training.checkpoints import State
 from training.events import RoundTrained, TrainingError
 from training.figures import figure
-from training.games import RoundGames
-
-MOST_STATE = 2**18  # bytes of what an economy keeps between two rounds, as JSON
-
-
-@dataclass(frozen=True, kw_only=True)
-class Valued:
-    """What a round's game was worth to its players."""
-
-    contributions: dict[int, float]  # of the players; a client that left the game is worth nothing
-    coalitions: int  # evaluated
-    evidence: bytes
+from training.games import RoundGame, RoundGames
 
 
 def simulate(
@@ -45,12 +32,12 @@ def simulate(
     *,
     data_dir: Path,
     checkpoint_dir: Path | None = None,
-    checkpoints: Sequence[tuple[int, str, Mapping[str, Any]]] = (),
+    checkpoints: Sequence[Checkpoint] = (),
     recorded_rounds: int = 0,
 ) -> Iterator[Event]:
     """Yield what happens, live. Raises TrainingError or ConfigError with a plain sentence.
 
-    checkpoints: rounds to go on from, the best first, each with its SHA-256 and the economy's state after it; where
+    checkpoints: rounds to go on from, the best first, each with its SHA-256 and the economies' states after it; where
     none can be read the run starts again.
     recorded_rounds: rounds that have been told; of these only the rounds themselves are yielded, not their lines.
     """
@@ -60,15 +47,16 @@ def simulate(
         message=summary(config),
         config=config.to_dict(),
         config_sha256=config.sha256(),
+        training_sha256=config.training_sha256(),
         manifest=manifest.of_this_process(config.device),
     )
     data = yield from datasets.load(name, data_dir)
-    resume, state = first_readable(checkpoint_dir, checkpoints)
-    economy = Economy(config, resume.round_number if resume else 0, state)
+    resume, states = first_readable(checkpoint_dir, checkpoints)
+    economies = Economies(config, states)
     for event in loop.run(
         config,
         data,
-        value=economy.value if config.is_valued else None,
+        value=economies.step if config.is_valued else None,
         looks=config.asks_game,
         checkpoints=checkpoint_dir,
         resume=resume,
@@ -78,9 +66,12 @@ def simulate(
         if not isinstance(event, RoundTrained):
             yield event
         elif event.round_number <= recorded_rounds:
-            yield economy.paid(event)
+            yield economies.round(event)
         else:
-            yield from with_lines(config, event, economy.paid(event))
+            yield from with_lines(config, event, economies.round(event))
+
+
+Checkpoint = tuple[int, str, Sequence[Mapping[str, Any]]]  # its round and SHA-256, and each economy's state after it
 
 
 def summary(config: SimulationConfig) -> str:
@@ -93,104 +84,128 @@ def summary(config: SimulationConfig) -> str:
 
 
 def first_readable(
-    folder: Path | None, checkpoints: Sequence[tuple[int, str, Mapping[str, Any]]]
-) -> tuple[State | None, Mapping[str, Any]]:
-    """The first checkpoint that is there and whole, and the economy's state after it; None where the run must start
+    folder: Path | None, checkpoints: Sequence[Checkpoint]
+) -> tuple[State | None, Sequence[Mapping[str, Any]]]:
+    """The first checkpoint that is there and whole, and the economies' states after it; None where the run must start
     again."""
-    for number, sha256, state in checkpoints:
+    for number, sha256, states in checkpoints:
         if folder is not None and (found := saved.load(folder, number, sha256)) is not None:
-            return found, state
-    return None, {}
+            return found, states
+    return None, ()
 
 
-class Economy:
-    """The paying economy of a run: in each round its valuation, then its pool and its rule. No Django.
+@dataclass(frozen=True, kw_only=True)
+class Valued:
+    """What a round's economies made of it, the paying one first."""
 
-    What they keep between rounds is `state`, an object of JSON by field; it begins as it was after `round_number`.
-    Rounds come in order.
-    """
+    steps: tuple[Step, ...]
+    carried: float | None
 
-    def __init__(self, config: SimulationConfig, round_number: int, state: Mapping[str, Any]) -> None:
-        self.config, self.round_number, self.state = config, round_number, dict(state)
+    @property
+    def paying(self) -> Step:
+        return self.steps[0]
 
-    def value(self, games: RoundGames) -> Valued:
-        """What the next round's game is worth to its players."""
-        game = games.of("fedavg", self.config.utility, self.config.weights_in_use)
-        self.round_number += 1
-        choice, recorded = self.config.valuation, Recorded(game)
-        facts = ValuationFacts(
-            clients=game.cohort, players=game.players, num_examples=np.asarray(game.num_examples, np.int64)
-        )
-        # of the valuation alone: what is drawn does not depend on where it stands or on what is beside it
-        which = json.dumps(choice.to_dict(), sort_keys=True)
-        seed = entropy.digest(self.config.seed, f"valuation/{which}", self.round_number, 0)
-        rng = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8])))
-        try:
-            values = self._ask("valuation", choice, recorded, facts, self.state.get("valuation", {}), rng)
-        except NotFinite as error:
-            clients = ", ".join(str(game.players[place]) for place in error.players)
-            what = f"the updates of clients {clients} together give" if clients else "without any update there is"
-            raise NotFinite(f"{what} a model whose {self.config.utility} is not finite", error.players) from None
-        if not isinstance(values, Values):
-            raise TrainingError(f"valuation: {choice.kind} gives no Values")
-        worth = np.asarray(values.contributions, np.float64)
-        if worth.shape != (len(game.players),) or not np.isfinite(worth).all():
-            raise TrainingError(
-                f"valuation: {choice.kind} gives no finite value for each of {len(game.players)} players"
-            )
-        self._keep("valuation", choice, values.state)
-        return Valued(
-            contributions={client: float(each) for client, each in zip(game.players, worth, strict=True)},
-            coalitions=len(recorded.table()),
-            evidence=pack(game.players, game.num_examples, recorded, version=min(self.config.scheme, 2)),
-        )
 
-    def paid(self, trained: RoundTrained) -> Round:
-        """The round with its pool split by the rule."""
-        config, valued = self.config, trained.valued
-        contributions = [valued.contributions.get(client, 0.0) if valued else None for client in trained.cohort]
-        pool = self._pool(trained) if valued else 0
-        rule = config.reward_rule
-        shares: Sequence[int] = [0] * len(trained.cohort)
-        if valued:
-            facts = RuleFacts(
-                round_number=trained.round_number,
-                clients=trained.cohort,
-                contributions=tuple(worth or 0.0 for worth in contributions),
-                num_examples=tuple(report.num_examples for report in trained.reports),
-                sent=tuple(client in valued.contributions for client in trained.cohort),
-            )
-            payment = self._ask("reward_rule", rule, facts, pool, self.state.get("reward_rule", {}))
+class Economies:
+    """The economies of a run, folded over its rounds as they come. No Django."""
+
+    def __init__(self, config: SimulationConfig, states: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`states` after the round from which it goes on, in the order of the economies; empty before round 1."""
+        self.config, self.economies = config, config.economies
+        self.states = [dict(state) for state in states] or [{} for _ in self.economies]
+        self.training_sha256 = config.training_sha256()
+
+    def step(self, trained: RoundTrained, games: RoundGames) -> Valued:
+        """What each makes of the next round. TrainingError where one cannot go on."""
+        facts = facts_of(self.training_sha256, trained)
+        steps = []
+        for place, (label, economy) in enumerate(self.economies):
+            game = games.of(economy.game, economy.utility, economy.utility_weights)
+            # of the valuation alone: what is drawn does not depend on where it stands or on what is beside it
+            which = json.dumps(economy.valuation.to_dict(), sort_keys=True)
+            seed = entropy.digest(self.config.seed, f"valuation/{which}", trained.round_number, 0)
+            draw = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8])))
             try:
-                shares = check_payment(payment, len(trained.cohort), pool).shares
-            except ValueError as error:
-                raise TrainingError(f"reward_rule: {rule.kind}: {error}") from None
-            self._keep("reward_rule", rule, payment.state)
+                done = fold.step(economy, self.states[place], facts, game, draw=draw, scheme=self.config.scheme)
+            except EconomyError as error:
+                raise TrainingError(str(error) if label == PAYING else f"shadows: {label}: {error}") from error
+            except rewards.TooManyTokens as error:
+                before = _loss_to_beat(economy, trained)
+                fell = f"the validation loss fell from {figure(before)} to {figure(trained.validation_loss)}"
+                text = f"Round {trained.round_number}: {error}: {fell}, and scaling_factor is "
+                text += f"{economy.pool['scaling_factor']:g}; {lines.calmer(self.config)}"
+                raise TrainingError(text if label == PAYING else f"{label}: {text}") from None
+            self.states[place] = dict(done.state)
+            steps.append(done)
+        _, paying = self.economies[0]
+        game = games.of(paying.game, paying.utility, paying.utility_weights)
+        carried = game.carried if paying.asks_game and isinstance(game, RoundGame) else None
+        return Valued(steps=tuple(steps), carried=carried)
+
+    def round(self, trained: RoundTrained) -> Round:
+        """The round with what everybody is paid."""
+        _, economy = self.economies[0]
+        valued: Valued | None = trained.valued
+        done = valued.paying if valued else None
+        paid = done.paid if done else None
         clients = tuple(
             ClientRound(
                 client=report.client,
                 num_examples=report.num_examples,
+                true_examples=report.num_examples,
+                effort=report.effort,
                 loss_before=report.loss_before,
                 loss_after=report.loss_after,
                 update_norm=report.update_norm,
-                contribution=contribution,
-                reward_microtokens=share,
+                contribution=paid.contributions[place] if paid else None,
+                error=paid.errors[place] if paid and paid.errors else None,
+                reward_microtokens=paid.shares[place] if paid else 0,
             )
-            for report, contribution, share in zip(trained.reports, contributions, shares, strict=True)
+            for place, report in enumerate(trained.reports)
         )
+        shadows: list[ShadowRound] = []
+        others: dict[str | None, bytes] = {}
+        for number, step in enumerate(valued.steps[1:] if valued else (), 1):
+            if step.paid is None or step.measured is None:
+                continue
+            if step.measured.evidence is not None:
+                others[step.measured.utilities_sha256] = step.measured.evidence
+            shadows.append(
+                ShadowRound(
+                    number=number,
+                    contributions=step.paid.contributions,
+                    errors=step.paid.errors,
+                    rewards=step.paid.shares,
+                    pool_microtokens=step.paid.pool,
+                    minted_microtokens=step.paid.minted,
+                    burned_microtokens=step.paid.burned,
+                    evidence_sha256=step.paid.utilities_sha256,
+                    economy_state=dict(step.state),
+                )
+            )
+        evidence = done.measured.evidence if done and done.measured else None
+        others.pop(paid.utilities_sha256 if paid else None, None)
+        version = 1 if self.config.scheme < 3 else economy.reward_rule.description.version
         return Round(
-            message=_round_line(config, trained),
+            message=_round_line(self.config, trained),
             round_number=trained.round_number,
             clients=clients,
+            shadows=tuple(shadows),
             loss=trained.loss,
             accuracy=trained.accuracy,
+            previous_validation_loss=trained.previous_validation_loss,
             validation_loss=trained.validation_loss,
-            pool_microtokens=pool,
-            treasury_microtokens=pool - sum(shares),
-            rule=f"{rule.kind}@{rule.description.version}" if valued else None,
-            evidence=valued.evidence if valued else None,
-            evidence_sha256=hashlib.sha256(valued.evidence).hexdigest() if valued else None,
-            economy_state=dict(self.state),
+            best_validation_loss=trained.best_validation_loss,
+            carried=valued.carried if valued else None,
+            pool_microtokens=paid.pool if paid else 0,
+            minted_microtokens=paid.minted if paid else 0,
+            burned_microtokens=paid.burned if paid else 0,
+            treasury_microtokens=paid.pool - paid.burned - sum(paid.shares) if paid else 0,
+            rule=f"{economy.reward_rule.kind}@{version}" if paid else None,
+            evidence=evidence,
+            evidence_sha256=paid.utilities_sha256 if paid else None,
+            others=tuple(others.values()),
+            economy_state=dict(done.state) if done else {},
             weights_sha256=trained.weights_sha256,
             checkpoint_sha256=trained.checkpoint_sha256,
             train_seconds=trained.train_seconds,
@@ -199,99 +214,79 @@ class Economy:
             duration_seconds=trained.duration_seconds,
         )
 
-    def _pool(self, trained: RoundTrained) -> int:
-        """Micro-tokens to pay in the round."""
-        choice = self.config.pool
-        facts = PoolFacts(
-            round_number=trained.round_number,
-            previous_validation_loss=trained.previous_validation_loss,
-            validation_loss=trained.validation_loss,
-            best_validation_loss=trained.best_validation_loss,
-        )
-        try:
-            pool, state = self._ask("pool", choice, facts, self.state.get("pool", {}))
-        except rewards.TooManyTokens as error:
-            before = _loss_to_beat(self.config, trained)
-            fell = f"the validation loss fell from {figure(before)} to {figure(trained.validation_loss)}"
-            text = f"Round {trained.round_number}: {error}: {fell}, and scaling_factor is {choice['scaling_factor']:g}"
-            raise TrainingError(f"{text}; {lines.calmer(self.config)}") from None
-        if isinstance(pool, bool) or not isinstance(pool, int) or not 0 <= pool <= rewards.MOST_MICROTOKENS:
-            raise TrainingError(f"pool: {choice.kind} gives {pool!r}, not a whole number of micro-tokens")
-        self._keep("pool", choice, state)
-        return pool
 
-    def _ask(self, field: str, choice: Choice, *facts: Any) -> Any:
-        """What a kind's code says. TrainingError where a plug-in's fails."""
-        try:
-            return choice.load()(*facts, **choice.parameters)
-        except FloatingPointError:
-            raise
-        except Exception as error:
-            if "/" not in choice.kind:
-                raise
-            raise TrainingError(f"{field}: {choice.kind} failed: {type(error).__name__}: {error}") from error
-
-    def _keep(self, field: str, choice: Choice, state: Mapping[str, Any]) -> None:
-        """For the next round, and for a run that goes on from here. As JSON gives it back, so that a run that was
-        killed is not told apart."""
-        try:
-            check_state(state)
-        except ValueError as error:
-            raise TrainingError(f"{field}: {choice.kind}: {error}") from None
-        text = json.dumps(state, sort_keys=True)
-        if len(text) > MOST_STATE:
-            raise TrainingError(f"{field}: {choice.kind} keeps {len(text):,} bytes; {MOST_STATE:,} are allowed")
-        if state:
-            self.state[field] = json.loads(text)
-        else:
-            self.state.pop(field, None)
+def facts_of(training_sha256: str, trained: RoundTrained) -> Facts:
+    return Facts(
+        training_sha256=training_sha256,
+        round_number=trained.round_number,
+        cohort=trained.cohort,
+        num_examples=tuple(report.num_examples for report in trained.reports),
+        true_examples=tuple(report.num_examples for report in trained.reports),
+        effort=tuple(report.effort for report in trained.reports),
+        losses_before=tuple(report.loss_before for report in trained.reports),
+        losses_after=tuple(report.loss_after for report in trained.reports),
+        update_norms=tuple(report.update_norm for report in trained.reports),
+        previous_validation_loss=trained.previous_validation_loss,
+        validation_loss=trained.validation_loss,
+        best_validation_loss=trained.best_validation_loss,
+        weights_sha256=trained.weights_sha256,
+    )
 
 
-def _loss_to_beat(config: SimulationConfig, trained: RoundTrained) -> float | None:
+def _loss_to_beat(economy: Specification, trained: RoundTrained) -> float | None:
     """What an improvement pool measures a round's validation loss against."""
-    each_round = config.pool.kind == "improvement_each_round"
+    each_round = economy.pool.kind == "improvement_each_round"
     return trained.previous_validation_loss if each_round else trained.best_validation_loss
 
 
 def with_lines(config: SimulationConfig, trained: RoundTrained, done: Round) -> Iterator[Event]:
     """The lines about valuation and reward, then the round itself."""
-    if trained.valued is not None:
-        yield Log(message=_valuation_line(config, trained.valued))
-        yield Log(message=_reward_line(config, trained, done), level="reward")
+    _, economy = config.economies[0]
+    if trained.valued is not None and trained.valued.paying.paid is not None:
+        yield Log(message=_valuation_line(config, economy, trained.valued))
+        yield Log(message=_reward_line(economy, trained, done), level="reward")
     yield done
 
 
-def _valuation_line(config: SimulationConfig, valued: Valued) -> str:
-    name = config.valuation.description.label if "/" in config.valuation.kind else config.valuation.kind
-    name = name.replace("_", " ").capitalize()
-    total = sum(valued.contributions.values())
-    gain = " = V(N) − V(∅)" if config.valuation.kind == "shapley" else ""
-    line = f"{name}: {valued.coalitions:,} coalitions, contributions sum to {figure(total)}{gain}"
-    if config.asks_game and not config.is_averaged:
+def _valuation_line(config: SimulationConfig, economy: Specification, valued: Valued) -> str:
+    choice, paid, measured = economy.valuation, valued.paying.paid, valued.paying.measured
+    assert paid is not None
+    assert measured is not None
+    name = (choice.description.label if "/" in choice.kind else choice.kind).replace("_", " ").capitalize()
+    total = sum(paid.contributions)
+    gain = " = V(N) − V(∅)" if choice.kind == "shapley" else ""
+    line = f"{name}: {measured.coalitions:,} coalitions, contributions sum to {figure(total)}{gain}"
+    if valued.carried:
+        line += f"; {figure(valued.carried)} more is what the server carries along"
+    if economy.asks_game and economy.game == "fedavg" and not config.is_averaged:
         line += f"; to the model of plain federated averaging, not to that of {config.strategy.kind.replace('_', ' ')}"
     return line
 
 
-def _reward_line(config: SimulationConfig, trained: RoundTrained, done: Round) -> str:
+def _reward_line(economy: Specification, trained: RoundTrained, done: Round) -> str:
     """With the reason where nobody gets anything."""
     earners = sum(part.reward_microtokens > 0 for part in done.clients)
-    tokens = (done.pool_microtokens - done.treasury_microtokens) / rewards.MICROTOKENS
+    tokens = sum(part.reward_microtokens for part in done.clients) / rewards.MICROTOKENS
     line = f"Calculated reward: {tokens:,.4f} tokens to {earners:,} of {len(done.clients):,} clients"
+    if done.burned_microtokens:
+        line += f", {done.burned_microtokens / rewards.MICROTOKENS:,.4f} burned"
     if earners:
         return line
-    if done.pool_microtokens:
-        kept = f"{done.pool_microtokens / rewards.MICROTOKENS:,.4f} stay in the treasury"
+    if done.treasury_microtokens:
+        kept = f"{done.treasury_microtokens / rewards.MICROTOKENS:,.4f} stay in the treasury"
         return f"{line}; no contribution is above 0, so {kept}"
-    return f"{line}; {_why_no_pool(config, trained)}"
+    return f"{line}; {_why_no_pool(economy, trained, done)}"
 
 
-def _why_no_pool(config: SimulationConfig, trained: RoundTrained) -> str:
-    pool = config.pool
+def _why_no_pool(economy: Specification, trained: RoundTrained, done: Round) -> str:
+    pool, money = economy.pool, done.economy_state.get("money", {})
+    if economy.budget_tokens is not None and money.get("pools") == rewards.fixed_pool(economy.budget_tokens):
+        return f"the budget of {economy.budget_tokens:,.12g} tokens is spent"
     if pool.kind == "fixed":
         return f"the pool is fixed at {pool['tokens']:g} tokens"
     if "scaling_factor" not in pool.parameters:
         return f"the pool {pool.kind} is empty"
-    before, after = _loss_to_beat(config, trained), trained.validation_loss
+    before, after = _loss_to_beat(economy, trained), trained.validation_loss
     if before is not None and after is not None and after < before:
         factor = pool["scaling_factor"]
         return f"a drop of {before - after:.2g} at {factor:g} tokens per unit is less than a micro-token"

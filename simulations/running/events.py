@@ -22,6 +22,7 @@ class Resolved:
     message: str
     config: dict[str, Any]
     config_sha256: str
+    training_sha256: str  # of what training alone reads of it
     manifest: dict[str, Any]  # on what it is trained from here on, see simulations.manifest
 
 
@@ -30,12 +31,30 @@ class ClientRound:
     """A client's round, trained, valued and paid."""
 
     client: int
-    num_examples: int
+    num_examples: int  # that it reports
+    true_examples: int  # that it holds
+    effort: int  # examples trained
     loss_before: float | None
     loss_after: float | None
     update_norm: float
     contribution: float | None  # None without a valuation
+    error: float | None  # standard error of the contribution, where it is estimated
     reward_microtokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowRound:
+    """What an economy beside the paying one made of a round; lists in the order of the round's clients."""
+
+    number: int  # of the shadow, from 1
+    contributions: tuple[float, ...]
+    errors: tuple[float, ...] | None
+    rewards: tuple[int, ...]  # micro-tokens
+    pool_microtokens: int
+    minted_microtokens: int
+    burned_microtokens: int
+    evidence_sha256: str | None
+    economy_state: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +65,21 @@ class Round:
     message: str
     round_number: int
     clients: tuple[ClientRound, ...]  # the cohort, ascending
+    shadows: tuple[ShadowRound, ...]  # those that value anything
     loss: float | None
     accuracy: float | None
+    previous_validation_loss: float | None
     validation_loss: float | None
+    best_validation_loss: float | None  # of the rounds before
+    carried: float | None  # what the model gains, by the paying economy's measure, where nobody sends anything
     pool_microtokens: int
-    treasury_microtokens: int  # what of the pool nobody earned
+    minted_microtokens: int  # into the treasury: the pool, unless that is paid from what the treasury holds
+    burned_microtokens: int
+    treasury_microtokens: int  # what of the pool nobody got
     rule: str | None  # name@version; None without a valuation
     evidence: bytes | None  # utilities of the evaluated coalitions, see incentives.valuation.evidence
     evidence_sha256: str | None
+    others: tuple[bytes, ...]  # the evidence of shadows that is not the paying economy's
     economy_state: dict[str, Any]  # what valuation, pool and rule keep for the next round, by field
     weights_sha256: str
     checkpoint_sha256: str | None
@@ -74,14 +100,19 @@ class Failed:
 
 Event = Resolved | Log | Started | Round | Completed | Failed
 KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (Resolved, Log, Started, Round, Completed, Failed)}
-PARTS: dict[tuple[str, str], type[Any]] = {("started", "clients"): ClientShare, ("round", "clients"): ClientRound}
+PARTS: dict[tuple[str, str], type[Any]] = {
+    ("started", "clients"): ClientShare,
+    ("round", "clients"): ClientRound,
+    ("round", "shadows"): ShadowRound,
+}
 
 
 def encode(event: Event) -> str:
     """One line of JSON."""
     values = {"kind": event.kind, **dataclasses.asdict(event)}
-    if isinstance(event, Round) and event.evidence is not None:
-        values["evidence"] = base64.b64encode(event.evidence).decode()
+    if isinstance(event, Round):
+        values["evidence"] = None if event.evidence is None else base64.b64encode(event.evidence).decode()
+        values["others"] = [base64.b64encode(each).decode() for each in event.others]
     return json.dumps(values, separators=(",", ":"), allow_nan=False)
 
 
@@ -93,8 +124,9 @@ def decode(line: str) -> Event:
         raise ValueError(f"unknown kind of event {kind!r}")
     for name, part in ((name, part) for (of, name), part in PARTS.items() if of == kind):
         values[name] = tuple(part(**_tuples(item)) for item in values[name])
-    if kind == "round" and values["evidence"] is not None:
-        values["evidence"] = base64.b64decode(values["evidence"])
+    if kind == "round":
+        values["evidence"] = None if values["evidence"] is None else base64.b64decode(values["evidence"])
+        values["others"] = tuple(map(base64.b64decode, values["others"]))
     return KINDS[kind](**values)  # type: ignore[no-any-return]
 
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from extensions.sources import needed
 from incentives import ledger
-from simulations import estimates, paces, plugins, processes
+from simulations import economies, estimates, paces, plugins, processes
 from simulations.config import SimulationConfig, renewed
 from simulations.models import UNFINISHED, Origin, Simulation, Status, Worker
 from simulations.running import bell, turns
@@ -131,6 +131,8 @@ def queue(
         simulation.ledger = ledger.open_ledger(f"simulation-{simulation.pk}")
         simulation.ledger_head = simulation.ledger.head
         simulation.save(update_fields=["ledger", "ledger_head"])
+        for number, (label, economy) in enumerate(config.economies[1:], 1):
+            economies.open_shadow(simulation.pk, number, label, economy.to_dict())
         append(simulation.pk, "queued", f"Simulation {simulation.pk} is queued")
         for sentence in changed:
             append(simulation.pk, "log", f"Other than the run that it repeats: {sentence}", {"level": "warning"})

@@ -11,10 +11,11 @@ from django.db.models import F
 
 from incentives import ledger
 from incentives.errors import SupplyExhausted
-from incentives.models import Transaction
-from simulations import plugins
-from simulations.config import kind_in
-from simulations.models import Client, Contribution, Event, Round, Simulation, Status
+from incentives.memo import Facts, Paid
+from incentives.specification import Specification
+from simulations import economies, plugins
+from simulations.config import SimulationConfig, kind_in
+from simulations.models import Client, Contribution, Event, Round, Shadow, Simulation, Status
 from simulations.running import events, manifest
 from training import failpoints
 
@@ -116,10 +117,17 @@ def _log(claim: Claim, lines: Sequence[events.Log], number: int) -> int:
 
 
 def _resolved(claim: Claim, event: events.Resolved) -> None:
-    config, seen = event.config, Simulation.objects.only("manifests", "rounds_done").get(pk=claim.simulation_id)
+    config, seen = (
+        event.config,
+        Simulation.objects.only("manifests", "rounds_done", "scheme").get(pk=claim.simulation_id),
+    )
     manifests = _with_manifest(seen, event.manifest)
     dataset = kind_in(config, "dataset")
-    change(claim, config=config, config_sha256=event.config_sha256, dataset=dataset, manifests=manifests)
+    hashes = {"config_sha256": event.config_sha256, "training_sha256": event.training_sha256}
+    change(claim, config=config, dataset=dataset, manifests=manifests, **hashes)
+    for shadow in Shadow.objects.filter(simulation_id=claim.simulation_id, added_at=None):
+        shadow.specification = SimulationConfig.from_record(config, seen.scheme).economies[shadow.number][1].to_dict()
+        shadow.save(update_fields=["specification"])
     if not _said_before(claim, "resolved"):
         data = {"config_sha256": event.config_sha256, "dataset": dataset, "manifest": event.manifest}
         append(claim.simulation_id, "resolved", event.message, data)
@@ -173,7 +181,9 @@ def _round(claim: Claim, event: events.Round) -> None:
         raise Diverged(f"round {event.round_number} came after round {simulation.rounds_done}")
     if simulation.ledger.head != simulation.ledger_head:  # a new copy of the head would hide it
         raise Diverged("The ledger does not end where this run left it: somebody else has written; run verify_ledger")
-    _contributions(_round_row(claim, event), event)
+    if simulation.scheme >= 3:
+        economies.keep(each for each in (event.evidence, *event.others) if each is not None)
+    _contributions(_round_row(simulation, event), event)
     failpoints.reach("contributions_written")
     _pay(simulation, event)
     failpoints.reach("reward_posted")
@@ -201,18 +211,23 @@ def _compare(recorded: Round, event: events.Round) -> None:
         recorded.save(update_fields=["checkpoint_sha256"])
 
 
-def _round_row(claim: Claim, event: events.Round) -> Round:
+def _round_row(simulation: Simulation, event: events.Round) -> Round:
     return Round.objects.create(
-        simulation_id=claim.simulation_id,
+        simulation=simulation,
         number=event.round_number,
         cohort_size=len(event.clients),
         loss=event.loss,
         accuracy=event.accuracy,
+        previous_validation_loss=event.previous_validation_loss,
         validation_loss=event.validation_loss,
+        best_validation_loss=event.best_validation_loss,
+        carried=event.carried,
         pool_microtokens=event.pool_microtokens,
+        minted_microtokens=event.minted_microtokens,
+        burned_microtokens=event.burned_microtokens,
         treasury_microtokens=event.treasury_microtokens,
         rule=event.rule or "",
-        evidence=event.evidence,
+        evidence=event.evidence if simulation.scheme < 3 else None,
         evidence_sha256=event.evidence_sha256 or "",
         economy_state=event.economy_state,
         weights_sha256=event.weights_sha256,
@@ -238,7 +253,10 @@ def _contributions(row: Round, event: events.Round) -> None:
         Contribution(
             round=row,
             client=clients[part.client],
+            num_examples=part.num_examples,
+            effort=part.effort,
             value=part.contribution,
+            error=part.error,
             reward_microtokens=part.reward_microtokens,
             loss_before=part.loss_before,
             loss_after=part.loss_after,
@@ -248,39 +266,84 @@ def _contributions(row: Round, event: events.Round) -> None:
     )
 
 
-def _pay(simulation: Simulation, event: events.Round) -> None:
-    """The pool is minted into the treasury, which pays the clients; the row keeps a second copy of head and length."""
-    if event.pool_microtokens == 0:
-        return
-    rewards = [(part.client, part.reward_microtokens) for part in event.clients if part.reward_microtokens]
-    posted = _posted(
-        simulation,
-        key=f"round:{event.round_number}:reward",
-        transfers=[
-            ledger.Entry(debit="mint", credit="treasury", amount=event.pool_microtokens, code="pool"),
-            *(
-                ledger.Entry(debit="treasury", credit=f"client:{client}", amount=amount, code="reward")
-                for client, amount in rewards
-            ),
-        ],
-        description=f"Reward of round {event.round_number}",
-        memo={
-            "round": event.round_number,
-            "rule": event.rule,
-            **({"rule_source_sha256": source} if (source := plugins.rule_source(simulation.config)) else {}),
-            "evidence_sha256": event.evidence_sha256,
-            "weights_sha256": event.weights_sha256,
-        },
+def paid_of_event(event: events.Round) -> Paid | None:
+    """What the paying economy made of the round; None where it measures nothing."""
+    if event.rule is None:
+        return None
+    errors = tuple(part.error for part in event.clients if part.error is not None)
+    return Paid(
+        contributions=tuple(part.contribution or 0.0 for part in event.clients),
+        errors=errors or None,
+        pool=event.pool_microtokens,
+        minted=event.minted_microtokens,
+        burned=event.burned_microtokens,
+        shares=tuple(part.reward_microtokens for part in event.clients),
+        utilities_sha256=event.evidence_sha256,
+        state=event.economy_state,
     )
-    Simulation.objects.filter(pk=simulation.pk).update(ledger_head=posted.hash, ledger_length=posted.sequence)
 
 
-def _posted(simulation: Simulation, **content: Any) -> Transaction:
+def _pay(simulation: Simulation, event: events.Round) -> None:
+    """What is minted goes into the treasury, which pays the clients and burns: a ledger for the paying economy and one
+    for each shadow, all of them or none. The rows keep a second copy of each ledger's head and length."""
+    clients, number = [part.client for part in event.clients], event.round_number
+    postings, paid = [], paid_of_event(event)
+    if simulation.scheme < 3:
+        if paid is not None and paid.pool:
+            memo: dict[str, Any] = {
+                "round": number,
+                "rule": event.rule,
+                **({"rule_source_sha256": source} if (source := plugins.rule_source(simulation.config)) else {}),
+                "evidence_sha256": event.evidence_sha256,
+                "weights_sha256": event.weights_sha256,
+            }
+            postings.append(economies.posting(simulation.ledger_id, number, clients, paid, memo))
+    else:
+        facts_sha256 = facts_of_event(simulation, event).sha256()
+        if paid is not None:
+            economy = Specification.from_dict(simulation.config)
+            memo = economies.memo(number, facts_sha256, economy, paid)
+            postings.append(economies.posting(simulation.ledger_id, number, clients, paid, memo))
+        if event.shadows:
+            shadows = {
+                each.number: each
+                for each in Shadow.objects.filter(simulation=simulation, added_at=None).select_related("ledger")
+            }
+            made = [(shadows[each.number], economies.paid_by(each)) for each in event.shadows]
+            for shadow, of_shadow in made:
+                if shadow.ledger.head != shadow.ledger_head:
+                    raise Diverged(
+                        f"The ledger of {shadow.label} does not end where this run left it: run verify_ledger"
+                    )
+                memo = economies.memo(number, facts_sha256, Specification.from_dict(shadow.specification), of_shadow)
+                postings.append(economies.posting(shadow.ledger_id, number, clients, of_shadow, memo))
+            economies.record(made, number, clients)
     try:
-        return ledger.post(simulation.ledger_id, **content)
+        posted = {each.ledger_id: each for each in ledger.post_together(postings)} if postings else {}
     except SupplyExhausted as error:
-        text = f"{content['description']}: {error}; a smaller scaling_factor or pool_tokens mints less"
+        text = f"Reward of round {number}: {error}; a smaller scaling_factor or fewer tokens mint less"
         raise Unpayable(text) from None
+    if own := posted.pop(simulation.ledger_id, None):
+        Simulation.objects.filter(pk=simulation.pk).update(ledger_head=own.hash, ledger_length=own.sequence)
+    economies.note(posted)
+
+
+def facts_of_event(simulation: Simulation, event: events.Round) -> Facts:
+    return Facts(
+        training_sha256=simulation.training_sha256,
+        round_number=event.round_number,
+        cohort=tuple(part.client for part in event.clients),
+        num_examples=tuple(part.num_examples for part in event.clients),
+        true_examples=tuple(part.true_examples for part in event.clients),
+        effort=tuple(part.effort for part in event.clients),
+        losses_before=tuple(part.loss_before for part in event.clients),
+        losses_after=tuple(part.loss_after for part in event.clients),
+        update_norms=tuple(part.update_norm for part in event.clients),
+        previous_validation_loss=event.previous_validation_loss,
+        validation_loss=event.validation_loss,
+        best_validation_loss=event.best_validation_loss,
+        weights_sha256=event.weights_sha256,
+    )
 
 
 def _sums(simulation: Simulation, event: events.Round) -> None:
@@ -288,7 +351,7 @@ def _sums(simulation: Simulation, event: events.Round) -> None:
     Simulation.objects.filter(pk=simulation.pk).update(
         rounds_done=event.round_number,
         pool_microtokens=F("pool_microtokens") + event.pool_microtokens,
-        paid_microtokens=F("paid_microtokens") + event.pool_microtokens - event.treasury_microtokens,
+        paid_microtokens=F("paid_microtokens") + sum(part.reward_microtokens for part in event.clients),
         duration_seconds=F("duration_seconds") + event.duration_seconds,
         weights_sha256=event.weights_sha256,
         lost_leases=0,  # it gets on, so earlier losses no longer count against it
@@ -302,7 +365,7 @@ def _round_data(event: events.Round) -> dict[str, Any]:
         *("loss", "accuracy", "validation_loss", "pool_microtokens", "treasury_microtokens", "weights_sha256"),
         *("train_seconds", "evaluate_seconds", "valuation_seconds", "duration_seconds"),
     )
-    paid = event.pool_microtokens - event.treasury_microtokens
+    paid = sum(part.reward_microtokens for part in event.clients)
     data = {name: getattr(event, name) for name in names}
     return {"round": event.round_number, "cohort_size": len(event.clients), "paid_microtokens": paid, **data}
 

@@ -32,8 +32,8 @@ class Assignment:
     data_dir: str
     scheme: int = SCHEME  # under which meaning of the configuration
     checkpoint_dir: str | None = None  # None keeps no checkpoints
-    # of the newest recorded rounds, newest first: (round, SHA-256, the economy's state after it)
-    checkpoints: tuple[tuple[int, str, dict[str, Any]], ...] = ()
+    # of the newest recorded rounds, newest first: (round, SHA-256, each economy's state after it)
+    checkpoints: tuple[tuple[int, str, list[dict[str, Any]]], ...] = ()
     recorded_rounds: int = 0  # these have been told already
     most_bytes: int | None = None  # of memory
     trainers: int = 1  # that may be at work at once, and so share a GPU's memory

@@ -16,8 +16,9 @@ from django.db.models import Exists, OuterRef, Q
 
 from incentives import triggers, verified
 from incentives.models import Ledger
+from simulations import records
 from simulations.database import SILENCE
-from simulations.models import Duty, Simulation
+from simulations.models import Duty, Shadow, Simulation
 from simulations.running import lifecycle
 
 log = logging.getLogger(__name__)
@@ -34,14 +35,16 @@ class Stopped(Exception):
 
 
 def noted(ledger: Ledger) -> tuple[str, int] | None:
-    """The copy of a chain's head and length in its simulation's row; whoever posts writes both at once."""
-    return Simulation.objects.filter(ledger=ledger).values_list("ledger_head", "ledger_length").first()
+    """The copy of a chain's head and length in its simulation's or shadow's row; whoever posts writes both at once."""
+    rows = Shadow if ledger.is_shadow else Simulation
+    return rows.objects.filter(ledger=ledger).values_list("ledger_head", "ledger_length").first()
 
 
-def unlike() -> Exists:
-    """Holds for a ledger that does not end as its simulation's row says."""
-    mine = Simulation.objects.filter(ledger=OuterRef("pk"))
-    return Exists(mine.exclude(ledger_head=OuterRef("head"), ledger_length=OuterRef("length")))
+def unlike() -> Q:
+    """Holds for a ledger that does not end as its simulation's or shadow's row says."""
+    paying, shadows = (rows.objects.filter(ledger=OuterRef("pk")) for rows in (Simulation, Shadow))
+    same = {"ledger_head": OuterRef("head"), "ledger_length": OuterRef("length")}
+    return Q(Exists(paying.exclude(**same))) | Exists(shadows.exclude(**same))
 
 
 @contextlib.contextmanager
@@ -100,7 +103,7 @@ def _see_to(ledgers: list[tuple[Ledger, bool]], wait: Callable[[float], bool]) -
     try:
         pause = rest(wait)
         for ledger, full in ledgers:
-            found = verified.look(ledger, noted, full=full, pause=pause)
+            found = verified.look(ledger, noted, records.wrong, full=full, pause=pause)
             if found.problem:
                 log.error("A ledger is not what was posted: %s", found.problem)
             pause()

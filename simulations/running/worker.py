@@ -16,7 +16,7 @@ from channels.db import database_sync_to_async
 from channels.worker import Worker
 from django.conf import settings
 
-from simulations import database, disk, logs, processes
+from simulations import database, disk, economies, logs, processes
 from simulations.models import Simulation
 from simulations.running import bell, lifecycle, recorder, verifier, workers
 from simulations.running.events import Completed, Event, Failed, Log, Round
@@ -38,12 +38,13 @@ def assignment_for(claim: Claim) -> Assignment:
     """What the trainer of a claimed simulation is told."""
     simulation = Simulation.objects.get(pk=claim.simulation_id)
     newest = simulation.rounds.exclude(checkpoint_sha256="").order_by("-number")[:2]
+    checkpoints = [(each.number, each.checkpoint_sha256, economies.states_after(simulation, each)) for each in newest]
     return Assignment(
         config=simulation.config,
         scheme=simulation.scheme,
         data_dir=str(settings.FEDSITE_DATA_DIR),
         checkpoint_dir=str(disk.checkpoint_folder(simulation.pk)),
-        checkpoints=tuple(newest.values_list("number", "checkpoint_sha256", "economy_state")),
+        checkpoints=tuple(checkpoints),
         recorded_rounds=simulation.rounds_done,
         most_bytes=settings.FEDSITE_MAX_MEMORY,
         trainers=settings.FEDSITE_MAX_CONCURRENT,

@@ -19,7 +19,7 @@ from pydantic import Field
 import kinds
 from incentives.paging import Problem, link_next, page
 from simulations import owners, reading
-from simulations.config import CHOICES, FIELDS, SimulationConfig
+from simulations.config import CHOICES, FIELDS, MOST_SHADOWS, OF_AN_ECONOMY, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
 from simulations.origins import may_start_by_get
 from simulations.running import lifecycle
@@ -126,6 +126,11 @@ def field_schema(name: str) -> dict[str, Any]:
     elif name == "population":
         share = {"share": {"type": "number", "minimum": 0.0, "maximum": 1.0}}
         schema = {"type": "array", "maxItems": MOST_SHARES, "items": of_kinds("behaviour", BOUNDED | share, ["share"])}
+    elif name == "shadows":
+        fields = {each: field_schema(each) for each in OF_AN_ECONOMY}
+        label = {"label": {"type": "string", "minLength": 1, "maxLength": 60}}
+        entry = {"type": "object", "required": ["label"], "additionalProperties": False, "properties": label | fields}
+        schema = {"type": "array", "maxItems": MOST_SHADOWS, "items": entry}
     else:
         return metadata["parameter"].schema()
     return {"description": metadata["help"], **schema}

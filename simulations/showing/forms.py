@@ -18,12 +18,12 @@ from django.http import QueryDict
 import kinds
 from kinds import ConfigError, Kind, Parameter
 from kinds.parameter import MOST_CLIENTS, stretches
-from simulations.config import CHOICES, FIELDS, GROUPS, PRESETS, SimulationConfig
+from simulations.config import CHOICES, FIELDS, GROUPS, OF_AN_ECONOMY, PRESETS, SimulationConfig
 from simulations.showing import wording
 from training.behaviours import FROM_ROUND, TO_ROUND
 
 FIRST = ("num_clients", "num_rounds", "partition", "valuation")  # beside the button; all others are under More
-LINES = ("behaviours", "population")  # fields of several lines, one client or one share in each
+LINES = ("behaviours", "population", "shadows")  # fields of several lines: a client, a share, an economy in each
 BEHAVIOUR = re.compile(r"\s*(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
 SHARE = re.compile(r"\s*(?P<share>[\d.]+)\s*(?P<percent>%?)(?P<behaviour>\s.*)")
 CLIENTS = kinds.clients("who does so")
@@ -215,6 +215,8 @@ def as_text(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, Mapping):
         return "\n".join(f"{stretches(clients)}: {_line(given)}" for clients, given in wording.together(value))
+    if isinstance(value, list) and value and "label" in value[0]:
+        return "\n".join(_economy_line(entry) for entry in value)
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return "\n".join(f"{wording.percent(entry['share'])}% {_line(entry)}" for entry in value)
     if isinstance(value, list):
@@ -246,6 +248,8 @@ def parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
                 values[name] = parse_behaviours(text)
             elif name == "population":
                 values[name] = parse_population(text)
+            elif name == "shadows":
+                values[name] = parse_shadows(text)
             elif name not in CHOICES:
                 values[name] = _value(FIELDS[name].metadata["parameter"], text)
             elif text not in kinds.family(CHOICES[name]):
@@ -322,6 +326,53 @@ def parse_population(text: str) -> list[dict[str, Any]]:
     return entries
 
 
+def parse_shadows(text: str) -> list[dict[str, Any]]:
+    """'wage: reward_rule=wage_bonus reward_rule.share=0.2', an economy a line: its label, and what it does not take
+    from the paying one. ValueError names the line."""
+    entries = []
+    for place, line in _lines(text):
+        label, colon, rest = line.partition(":")
+        if not colon or not label.strip():
+            raise ValueError(
+                f"line {place}: expected a label, a colon and what is other, as in by size: valuation=data_size"
+            )
+        entry: dict[str, Any] = {"label": label.strip()}
+        for word in rest.split():
+            full, equals, given = word.partition("=")
+            name, dot, parameter = full.partition(".")
+            if not equals or name not in OF_AN_ECONOMY or (dot and name not in CHOICES):
+                raise ValueError(
+                    f"line {place}: expected one of {', '.join(OF_AN_ECONOMY)} and its value, not {word[:40]}"
+                )
+            if name not in CHOICES:
+                entry[name] = _value(OF_AN_ECONOMY[name].metadata["parameter"], given)
+            elif dot:
+                entry.setdefault(name, {})[parameter] = _parameter(given)
+            else:
+                entry[name] = {"kind": given, **entry.get(name, {})}
+        entries.append(entry)
+    return entries
+
+
+def _economy_line(entry: Mapping[str, Any]) -> str:
+    """An economy as one types it, without parameters at their defaults."""
+    words = []
+    for name, value in entry.items():
+        if name == "label":
+            continue
+        if name not in CHOICES:
+            words.append(f"{name}={as_text(value)}")
+            continue
+        words.append(f"{name}={value['kind']}")
+        found = kinds.family(CHOICES[name]).get(value["kind"])
+        usual = (
+            {each: parameter.plain(parameter.default) for each, parameter in found.parameters.items()} if found else {}
+        )
+        odd = {each: given for each, given in value.items() if each not in ("kind", "source_sha256")}
+        words += [f"{name}.{each}={_inline(given)}" for each, given in odd.items() if given != usual.get(each)]
+    return f"{entry['label']}: {' '.join(words)}".rstrip()
+
+
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Those that say something, numbered from 1."""
     return ((place, line) for place, line in enumerate(text.splitlines(), 1) if line.strip())
@@ -347,6 +398,10 @@ def _parameter(text: str) -> Any:
 
 def lines_syntax(name: str) -> str:
     """How a line is written, and what there is."""
+    if name == "shadows":
+        there = ", ".join(OF_AN_ECONOMY)
+        example = "wage: reward_rule=wage_bonus reward_rule.share=0.2"
+        return f"One line for each, as in {example}; what is not named is as the paying one's, of {there}"
     there = "; ".join(
         " ".join([kind.name, *(f"{each}={_inline(parameter.default)}" for each, parameter in kind.parameters.items())])
         for kind in kinds.family("behaviour").values()

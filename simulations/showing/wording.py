@@ -44,6 +44,10 @@ LABELS = {
     "game": "Contributions to the model of",
     "utility_weights": "Weights in a coalition",
     "pool": "Pool of a round",
+    "reward_rule": "Pool split by",
+    "shadows": "Other economies",
+    "burn_share": "Share burned",
+    "budget_tokens": "Budget, tokens",
     "tokens": "Tokens a round",
     "scaling_factor": "Tokens per unit of loss",
     "backend": "Runs on",
@@ -131,6 +135,8 @@ def game_note(simulation: Simulation) -> str:
     valuation = kinds.family("valuation").get(config["valuation"]["kind"])
     if (strategy and "averaged" in strategy.traits) or (valuation and "no_game" in valuation.traits):
         return ""
+    if config["game"] == "server":
+        return ""
     name = short(config["strategy"]["kind"], "strategy")
     return f"to the model of plain federated averaging, not to that of {name}"
 
@@ -162,6 +168,9 @@ def configuration(simulation: Simulation) -> list[dict[str, Any]]:
             continue
         if name == "population":
             of_group.append(row | {"value": "none", "entries": _shares(value)})
+            continue
+        if name == "shadows":
+            of_group.append(row | {"value": "none", "entries": [(each["label"], economy(each)) for each in value]})
             continue
         if name not in CHOICES:
             of_group.append(row | {"value": _shown(value)})
@@ -198,6 +207,21 @@ def _shares(population: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
         (f"{percent(entry['share'])} %", behaviour_in_words({k: v for k, v in entry.items() if k != "share"}))
         for entry in population
     ]
+
+
+def economy(entry: Mapping[str, Any]) -> str:
+    """What an economy does not take from the paying one: 'contribution by data size, pool of a round fixed'."""
+    words = []
+    for name, value in entry.items():
+        if name == "label":
+            continue
+        if name not in CHOICES:
+            words.append(f"{label(name).lower()} {_shown(value)}")
+            continue
+        words.append(f"{label(name).lower()} {kind(CHOICES[name], value['kind'])}")
+        odd = {each: given for each, given in value.items() if each not in ("kind", "source_sha256")}
+        words += [f"{label(each).lower()} {_shown(given)}" for each, given in odd.items()]
+    return ", ".join(words) or "as the paying one"
 
 
 def together(behaviours: Mapping[Any, Mapping[str, Any]]) -> list[tuple[list[int], Mapping[str, Any]]]:

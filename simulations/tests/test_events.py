@@ -23,17 +23,31 @@ parts = st.builds(
     loss_after=loss,
     update_norm=number,
     contribution=loss,
+    error=loss,
+    true_examples=st.integers(0, 60_000),
+    effort=st.integers(0, 60_000),
     reward_microtokens=st.integers(0, 2**53),
 )
 plain = st.dictionaries(st.text(), st.integers() | st.text())
+of_shadows = st.builds(
+    events.ShadowRound,
+    number=st.integers(1, 16),
+    contributions=st.lists(number, max_size=3).map(tuple),
+    errors=st.none() | st.lists(number, max_size=3).map(tuple),
+    rewards=st.lists(st.integers(0, 2**53), max_size=3).map(tuple),
+    economy_state=plain,
+)
 rounds = st.builds(
     events.Round,
     round_number=st.integers(1, 1000),
     message=st.text(),
     clients=st.lists(parts, max_size=3).map(tuple),
     evidence=st.none() | st.binary(max_size=100),
+    others=st.lists(st.binary(max_size=10), max_size=2).map(tuple),
+    shadows=st.lists(of_shadows, max_size=2).map(tuple),
     economy_state=st.dictionaries(st.text(), st.lists(number | st.integers() | st.text(), max_size=3), max_size=2),
-    **dict.fromkeys(("loss", "accuracy", "validation_loss"), loss),
+    **dict.fromkeys(("loss", "accuracy", "validation_loss", "previous_validation_loss", "best_validation_loss"), loss),
+    carried=loss,
     **dict.fromkeys(("train_seconds", "evaluate_seconds", "valuation_seconds", "duration_seconds"), number),
 )
 others = st.one_of(

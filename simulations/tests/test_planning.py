@@ -64,7 +64,9 @@ def test_a_phase_that_no_run_had_is_at_the_models_own_pace():
         ({"behaviours": {"1": {"kind": "free_rider"}}}, {"behaviours": {}}),
         ({"population": [{"share": 0.5, "kind": "low_effort", "fraction": 0.2}]}, {}),
         ({"valuation": "data_size"}, {"valuation": "shapley"}),
-        ({"strategy": "fedavg"}, {"strategy": "median"}),
+        ({"strategy": "fedavg", "valuation": "data_size"}, {"strategy": "median", "valuation": "data_size"}),
+        ({"strategy": "fedavg", "num_clients": 8}, {"strategy": "median", "num_clients": 8}),
+        ({}, {"shadows": [{"label": "x", "utility": "accuracy"}]}),
         ({"fraction_fit": 0.5}, {"fraction_fit": 1.0}),
     ],
 )

@@ -1,5 +1,6 @@
 """What goes by itself, what `manage.py prune` lets go of, and what stays for ever."""
 
+import hashlib
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -10,6 +11,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client as Browser
 from django.utils import timezone
 
+from incentives.models import Evidence
 from simulations import disk
 from simulations.models import Contribution, Event, Round, Simulation, Status
 from simulations.running import lifecycle
@@ -38,6 +40,15 @@ def old(**values) -> Simulation:
     return simulation
 
 
+def resting_on_its_own(simulation: Simulation) -> Simulation:
+    """With evidence that no other run has, though all of the cast are equal."""
+    for row in simulation.rounds.all():
+        sha256 = hashlib.sha256(str(row.number).encode()).hexdigest()
+        Evidence.objects.create(pk=sha256, content=str(row.number).encode())
+        simulation.rounds.filter(pk=row.pk).update(evidence_sha256=sha256)
+    return simulation
+
+
 def prune(*options: str) -> str:
     out = StringIO()
     call_command("prune", *options, stdout=out)
@@ -50,33 +61,54 @@ def everything() -> list:
 
 
 def test_without_yes_nothing_changes_and_all_is_said():
-    old(), old(archived=True), recorded()
+    old(), old(archived=True), resting_on_its_own(recorded())
     before = everything()
     said = prune()
     assert everything() == before
     assert "Of 2 simulations that finished more than 90 days ago" in said
-    assert "6 rounds' evidence" in said
+    assert "3 rounds' evidence" in said  # the two are equal and share it
     assert "5 checkpoints (4.9 KB)" in said  # two of the first, all three of the archived one
     assert "Nothing was changed" in said
 
 
 def test_it_lets_go_of_old_text_and_evidence_and_no_more():
-    simulation, young = old(), recorded()
+    simulation, young = old(), resting_on_its_own(recorded())
     rounds = list(simulation.rounds.order_by("number").values("number", "loss", "evidence_sha256", "weights_sha256"))
     numbers = list(simulation.events.order_by("sequence").values_list("sequence", "kind"))
     assert "Pruned 1 simulations." in prune("--yes")
     simulation.refresh_from_db()
     assert simulation.pruned_at is not None
-    assert not simulation.rounds.filter(evidence__isnull=False).exists()
+    assert set(Evidence.objects.values_list("pk", flat=True)) == set(
+        young.rounds.values_list("evidence_sha256", flat=True)
+    )
     assert set(simulation.events.filter(kind="log").values_list("message", flat=True)) == {""}
     assert list(simulation.rounds.order_by("number").values(*rounds[0])) == rounds
     assert list(simulation.events.order_by("sequence").values_list("sequence", "kind")) == numbers
     assert Contribution.objects.filter(round__simulation=simulation).exists()
     assert [path.name for path in disk.checkpoint_folder(simulation.pk).iterdir()] == ["round-000003.pt"]
-    assert Round.objects.filter(simulation=young, evidence__isnull=True).count() == 0
-    assert verify()[0] == 0
+    assert verify("--simulation", str(simulation.pk))[0] == 0
     assert "  0 log lines" in prune("--yes")
     assert "let go of on" in Browser().get(f"/simulations/{simulation.pk}/").content.decode()
+
+
+def test_evidence_that_another_run_rests_on_stays():
+    simulation, young = old(), recorded()
+    before = Evidence.objects.count()
+    prune("--yes")
+    assert (Evidence.objects.count(), before) == (3, 3)
+    assert verify()[0] == 0
+    Simulation.objects.filter(pk=young.pk).update(finished_at=timezone.now() - timedelta(days=100))
+    prune("--yes")
+    assert (Evidence.objects.count(), verify()[0]) == (0, 0)
+    assert Simulation.objects.filter(pruned_at=None).count() == 0
+    assert simulation.pk != young.pk
+
+
+def test_evidence_in_the_rounds_of_older_schemes_goes_too():
+    simulation = old()
+    simulation.rounds.update(evidence=b"as it was")
+    assert "6 rounds' evidence" in prune("--yes")
+    assert not simulation.rounds.filter(evidence__isnull=False).exists()
 
 
 def test_an_archived_run_keeps_sums_and_ledger():

@@ -26,7 +26,7 @@ def of_the_first_release(**fields) -> Simulation:
 
 
 def test_a_row_that_waits_is_trained_under_its_scheme():
-    assert queued().scheme == 2
+    assert queued().scheme == 3
     old = of_the_first_release()
     told = worker.assignment_for(claimed(old))
     assert (told.scheme, told.config["pool"], "game" in told.config) == (1, "improvement", False)
@@ -38,7 +38,7 @@ def test_run_again_on_the_page_keeps_the_meaning_and_names_what_it_cannot():
     assert Browser(headers={"Origin": "http://testserver"}).post(f"/simulations/{old.pk}/again/").status_code == 302
     fresh = Simulation.objects.latest("pk")
     pool = fresh.config["pool"]["kind"]
-    assert (fresh.scheme, pool, fresh.config["game"]) == (2, "improvement_each_round", "fedavg")
+    assert (fresh.scheme, pool, fresh.config["game"]) == (3, "improvement_each_round", "fedavg")
     warnings = [event.message for event in fresh.events.all() if event.data.get("level") == "warning"]
     assert [warning.split(": ")[1] for warning in warnings] == ["strategy", "valuation"]
 
@@ -74,7 +74,10 @@ def test_the_page_says_to_whose_model_contributions_are():
     note = "to the model of plain federated averaging, not to that of median"
     simulation = recorded()
     assert note not in Browser().get(f"/simulations/{simulation.pk}/").content.decode()
-    Simulation.objects.filter(pk=simulation.pk).update(config=simulation.config | {"strategy": {"kind": "median"}})
+    other = {"strategy": {"kind": "median"}}
+    Simulation.objects.filter(pk=simulation.pk).update(config=simulation.config | other)
+    assert note not in Browser().get(f"/simulations/{simulation.pk}/").content.decode(), "its game is the server's"
+    Simulation.objects.filter(pk=simulation.pk).update(config=simulation.config | other | {"game": "fedavg"})
     assert note in Browser().get(f"/simulations/{simulation.pk}/").content.decode()
 
 
@@ -121,4 +124,4 @@ def test_a_run_that_got_worse_says_so_on_its_page_and_in_json_in_a_few_digits():
 
 
 def test_a_shell_run_keeps_todays_scheme():
-    assert lifecycle.queue(config(), origin=Origin.SHELL).scheme == 2
+    assert lifecycle.queue(config(), origin=Origin.SHELL).scheme == 3

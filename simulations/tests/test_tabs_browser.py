@@ -15,6 +15,7 @@ from fedsite.tests import servers
 RUN = {"dataset": "digits", "num_clients": 2, "num_rounds": 500, "valuation": "none", "local_epochs": 100}
 LINES = "return [...document.querySelectorAll('#log li')].map((line) => Number(line.dataset.sequence))"
 ROUNDS = "return [...document.querySelectorAll('#rounds-rows th')].map((cell) => Number(cell.dataset.value))"
+HANGS_SECONDS = 60  # a window that waits for a connection of another one waits for ever
 STATE = "return document.getElementById('live').dataset.stream"
 HIDE = """
 Object.defineProperty(document, "hidden", {value: arguments[0], configurable: true});
@@ -85,9 +86,7 @@ def cancel_and_see_the_same(browser, page: str, tabs: list[str]) -> None:
 def test_all_load_and_show_the_same(browser, running, kind, number):
     site, page = running
     seconds = open_all(browser, page, kind, number)
-    usual = max(1, 2 * seconds[0])
-    assert sorted(seconds)[number // 2] < usual, seconds
-    assert max(seconds) < 10 * usual, seconds  # the seventh never came
+    assert max(seconds) < HANGS_SECONDS, seconds  # the seventh never came
     settles(lambda: streams(site) == 1)
     cancel_and_see_the_same(browser, page, browser.window_handles)
     settles(lambda: streams(site) == 0)

@@ -157,7 +157,7 @@ def test_a_run_on_it_tells_what_a_run_of_the_reference_tells(digits, on_card, st
     assert [one for one in here[:5] if isinstance(one, Log)] == [two for two in there[:5] if isinstance(two, Log)]
 
 
-def worth_alone(games):
+def worth_alone(trained, games):
     """Of each client, to plain averaging and to the strategy in use."""
     return [*(games.of(game, "loss", "fixed")(np.eye(11, dtype=np.bool_)) for game in ("fedavg", "server"))]
 

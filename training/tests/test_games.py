@@ -160,7 +160,7 @@ def test_shapley_values_and_what_is_carried_are_what_happened(strategy, utility_
     if utility_weights == "fixed":
         behaviours |= {1: {"kind": "free_rider"}, 2: {"kind": "dropout"}}
 
-    def value(games):
+    def value(trained, games):
         game = games.of("server", "loss", utility_weights)
         return shapley(game(all_of(len(game.players))), len(game.players)).sum(), game.carried
 
@@ -174,7 +174,7 @@ def test_shapley_values_and_what_is_carried_are_what_happened(strategy, utility_
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_they_are_what_happened_to_a_convolutional_network(strategy, digits):
-    def value(games):
+    def value(trained, games):
         game = games.of("server", "loss", "fixed")
         return shapley(game(all_of(len(game.players))), len(game.players)).sum() + game.carried
 
@@ -193,7 +193,7 @@ def test_nobody_is_worth_what_the_server_does_by_itself(strategy, digits):
     config = config_for(
         strategy, num_rounds=2, behaviours={c: {"kind": "free_rider", "from_round": 2} for c in range(1, 6)}
     )
-    asked = lambda games: (games.of("server", "loss", "fixed").players, games.of("server", "loss", "fixed").carried)  # noqa: E731
+    asked = lambda _, games: (games.of("server", "loss", "fixed").players, games.of("server", "loss", "fixed").carried)  # noqa: E731
     _, event = rounds_of(config, digits, asked)
     players, carried = event.valued
     assert players == ()

@@ -197,16 +197,17 @@ def test_it_says_no_more_for_a_large_cohort(digits):
 def test_it_gets_the_same_model_whether_updates_are_kept_or_streamed(digits):
     config = config_for(num_clients=13, behaviours={4: {"kind": "free_rider"}, 6: {"kind": "sign_flip"}})
     streamed = rounds_of(run(config, digits))
-    kept = rounds_of(run(config, digits, value=lambda game: None))
+    kept = rounds_of(run(config, digits, value=lambda *_: None))
     assert timeless(kept) == timeless(streamed)
 
 
 @pytest.mark.parametrize("num_clients", [4, 13])
 def test_it_offers_each_rounds_game(digits, num_clients):
     config = config_for(num_clients=num_clients, behaviours={2: {"kind": "free_rider"}, 3: {"kind": "sign_flip"}})
+    config = dataclasses.replace(config, scheme=2)
     games = []
 
-    def value(of_round):
+    def value(trained, of_round):
         game = of_round.of("fedavg", "loss", "fixed")
         games.append(game)
         empty, everyone = game(np.array([[False] * len(game.players), [True] * len(game.players)]))
@@ -233,7 +234,7 @@ def test_who_sends_nothing_plays_no_game_but_in_the_first_scheme(digits, scheme,
         run(
             config,
             digits,
-            value=lambda games: games.of("fedavg", "loss", "renormalised").players,
+            value=lambda _, games: games.of("fedavg", "loss", "renormalised").players,
         )
     )
     assert event.valued == players
@@ -241,13 +242,15 @@ def test_who_sends_nothing_plays_no_game_but_in_the_first_scheme(digits, scheme,
 
 def test_it_offers_a_game_without_players_where_nobody_sent_anything(digits):
     config = config_for(num_rounds=1, behaviours={client: {"kind": "free_rider"} for client in range(1, 5)})
-    (event,) = rounds_of(run(config, digits, value=lambda games: plain(games)(np.zeros((1, 0), dtype=bool)).tolist()))
+    (event,) = rounds_of(
+        run(config, digits, value=lambda _, games: plain(games)(np.zeros((1, 0), dtype=bool)).tolist())
+    )
     assert event.valued == [pytest.approx(-event.validation_loss, abs=1e-5)]
     assert event.validation_loss == event.previous_validation_loss
 
 
 def test_it_names_the_round_whose_game_has_no_finite_number(digits):
-    def diverged(game):
+    def diverged(trained, game):
         raise FloatingPointError("no finite loss")
 
     with pytest.raises(TrainingError, match=r"^Round 1: no finite loss; a smaller lr or proximal_mu may help$"):
@@ -263,7 +266,7 @@ def test_it_warns_where_the_model_got_worse(digits):
 
 
 def test_it_passes_on_an_exception_of_the_valuation(digits):
-    def broken(game):
+    def broken(trained, game):
         raise ZeroDivisionError("no number")
 
     with pytest.raises(ZeroDivisionError, match="no number"):
@@ -273,9 +276,11 @@ def test_it_passes_on_an_exception_of_the_valuation(digits):
 def test_it_keeps_no_update_for_a_value_that_asks_no_utility(digits):
     """A thousand updates of the cnn are 6.6 GB. Who takes part is told all the same."""
     config = config_for(num_clients=12, behaviours={3: {"kind": "free_rider"}})
-    looking = rounds_of(run(config, digits, value=lambda games: (plain(games).players, [*plain(games).num_examples])))
+    looking = rounds_of(
+        run(config, digits, value=lambda _, games: (plain(games).players, [*plain(games).num_examples]))
+    )
     games = []
-    event = rounds_of(run(config, digits, value=lambda of_round: games.append(plain(of_round)), looks=False))[0]
+    event = rounds_of(run(config, digits, value=lambda _, of_round: games.append(plain(of_round)), looks=False))[0]
     assert (games[0].players, [*games[0].num_examples]) == looking[0].valued
     assert 3 not in games[0].players
     assert event.weights_sha256 == looking[0].weights_sha256
@@ -285,7 +290,7 @@ def test_it_keeps_no_update_for_a_value_that_asks_no_utility(digits):
 
 def test_it_needs_held_out_examples_for_a_valuation(digits):
     with pytest.raises(ValueError, match="validation_size"):
-        next(run(config_for(validation_size=0), digits, value=lambda game: None))
+        next(run(config_for(validation_size=0), digits, value=lambda *_: None))
 
 
 @pytest.mark.parametrize("config", [TrainingConfig.of(), config_for(dataset="mnist")])
@@ -336,7 +341,7 @@ x, y = torch.eye(64).view(64, 1, 8, 8), torch.arange(64) % 10
 info = DatasetInfo(label="tiny", shape=(1, 8, 8), num_classes=10, num_train=64, num_test=64)
 data = Data(name="digits", info=info, train_x=x, train_y=y, test_x=x, test_y=y)
 config = TrainingConfig.of(dataset="digits", validation_size=10, num_rounds=1, momentum=0.5)
-assert list(run(config, data, value=lambda game: None))[-1].kind == "completed"
+assert list(run(config, data, value=lambda *_: None))[-1].kind == "completed"
 unwanted = {"django", "incentives", "simulations", "fedsite", "torchvision", "sklearn", "torch._dynamo"}
 print("loaded:", *(unwanted & set(sys.modules)))
 """

@@ -5,11 +5,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection, transaction
-from django.db.models import Min, QuerySet
+from django.db.models import Min, Q, QuerySet
 
 from incentives import triggers, verified
 from incentives.models import Ledger, Verified
-from simulations.models import Simulation
+from simulations import records
+from simulations.models import Shadow, Simulation
 from simulations.running.verifier import noted
 from simulations.showing.stream import timestamp
 
@@ -18,7 +19,7 @@ class Command(BaseCommand):
     help = __doc__
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--simulation", type=int, metavar="ID", help="only the ledger of this simulation")
+        parser.add_argument("--simulation", type=int, metavar="ID", help="only the ledgers of this simulation")
         parser.add_argument("--since", action="store_true", help="only what was posted since the last verification")
         parser.add_argument(
             "--restore-triggers", action="store_true", help="first put back what refuses to change history"
@@ -41,7 +42,7 @@ class Command(BaseCommand):
             self.stderr.write(triggers.sentence(missing))
         oldest = Verified.objects.filter(ledger__in=chosen).aggregate(oldest=Min("complete_at"))["oldest"]
         for ledger in list(chosen):
-            found.append(verified.look(ledger, noted, full=not since))
+            found.append(verified.look(ledger, noted, records.wrong, full=not since))
             if not found[-1].ok:
                 self.stderr.write(str(found[-1].problem))
                 sys.exit(1)
@@ -63,4 +64,7 @@ def ledgers(simulation_id: int | None) -> QuerySet[Ledger]:
     simulations = Simulation.objects.filter(pk=simulation_id, ledger__isnull=False)
     if not simulations:
         raise CommandError(f"--simulation: there is no simulation {simulation_id}", returncode=2)
-    return Ledger.objects.filter(pk__in=simulations.values("ledger"))
+    shadows = Shadow.objects.filter(simulation=simulation_id)
+    return Ledger.objects.filter(Q(pk__in=simulations.values("ledger")) | Q(pk__in=shadows.values("ledger"))).order_by(
+        "pk"
+    )

@@ -1,0 +1,109 @@
+"""What a round's transaction commits to: the hashes of the round's facts and of what an economy made of them.
+
+    facts hash    SHA-256("fedsite facts 1\\n" || encoded facts)
+    economy hash  SHA-256("fedsite economy 1\\n" || encoded payment)
+
+in hexadecimal. The facts are what training alone decides, the same for every economy. The payment is an economy's own
+specification, what it looked at, what it paid and what it keeps for the next round; neither its label nor any other
+economy, so one that is added later ends with the head that it would have had from the start.
+
+Encoding, of which every value has one and no two values the same:
+
+    null n   true t   false f
+    whole number    i, decimal digits, ;          i-12;
+    float           d, eight little-endian bytes of IEEE 754; -0.0 as 0.0; neither infinite nor NaN
+    text, bytes     s or b, their length in bytes in decimal digits, :, the bytes (of text its UTF-8)    s3:abc
+    list            l, its members, e
+    object          o, its names (each as text) and values in the order of the names' UTF-8 bytes, e
+
+Standard library only; anyone can write it again from this page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FACTS, ECONOMY = b"fedsite facts 1\n", b"fedsite economy 1\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Of a round; lists in the order of `cohort`. Losses are None where nothing was measured."""
+
+    training_sha256: str  # of the configuration, without what only economies read
+    round_number: int
+    cohort: tuple[int, ...]  # client numbers, ascending
+    num_examples: tuple[int, ...]  # that they report
+    true_examples: tuple[int, ...]  # that they hold
+    effort: tuple[int | None, ...]  # examples trained, each as often as it was in a batch; None: not written down
+    losses_before: tuple[float | None, ...]  # of the client's own data; None: it sent nothing
+    losses_after: tuple[float | None, ...]
+    update_norms: tuple[float, ...]
+    previous_validation_loss: float | None
+    validation_loss: float | None
+    best_validation_loss: float | None  # of the rounds before
+    weights_sha256: str  # of the model after the round
+
+    def sha256(self) -> str:
+        return hashlib.sha256(FACTS + encode(asdict(self))).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paid:
+    """What an economy made of a round; lists in the order of the facts' cohort, money in micro-tokens."""
+
+    contributions: tuple[float, ...]
+    pool: int
+    minted: int  # into the treasury: the pool, unless it is paid from what the treasury holds
+    burned: int
+    shares: tuple[int, ...]
+    errors: tuple[float, ...] | None = None  # standard errors of the contributions, where they are estimated
+    utilities_sha256: str | None = None  # of the coalitions that it asked for, see incentives.valuation.evidence
+    state: Mapping[str, Any] = field(default_factory=dict)  # what it keeps for the next round
+
+    def sha256(self, specification: Mapping[str, Any]) -> str:
+        """With the economy's specification in its hashed form."""
+        return hashlib.sha256(ECONOMY + encode({"specification": specification, **asdict(self)})).hexdigest()
+
+
+def encode(value: Any) -> bytes:
+    """ValueError for what has no encoding."""
+    parts: list[bytes] = []
+    _encode(value, parts)
+    return b"".join(parts)
+
+
+def _encode(value: Any, parts: list[bytes]) -> None:
+    if value is None:
+        parts.append(b"n")
+    elif isinstance(value, bool):
+        parts.append(b"t" if value else b"f")
+    elif isinstance(value, int):
+        parts.append(b"i%d;" % value)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no encoding")
+        parts.append(b"d" + struct.pack("<d", value + 0.0))
+    elif isinstance(value, str):
+        text = value.encode()
+        parts.append(b"s%d:" % len(text) + text)
+    elif isinstance(value, bytes):
+        parts.append(b"b%d:" % len(value) + value)
+    elif isinstance(value, Mapping):
+        parts.append(b"o")
+        for name in sorted(value, key=str.encode):
+            _encode(name, parts)
+            _encode(value[name], parts)
+        parts.append(b"e")
+    elif isinstance(value, Sequence):
+        parts.append(b"l")
+        for each in value:
+            _encode(each, parts)
+        parts.append(b"e")
+    else:
+        raise ValueError(f"a {type(value).__name__} has no encoding")

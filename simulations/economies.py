@@ -1,0 +1,155 @@
+"""The economies of a simulation: the paying one in the simulation's own rows, each shadow in rows and a ledger of its
+own.
+
+How a round's payment becomes a transaction is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.db.models import Case, CharField, F, PositiveIntegerField, Value, When
+
+from incentives import ledger
+from incentives.ledger import Posting
+from incentives.memo import Paid
+from incentives.models import Evidence, Transaction
+from incentives.specification import Specification
+from simulations.models import Round, Shadow, ShadowRound, Simulation
+from simulations.running import events
+
+
+def ledger_name(simulation_id: int, number: int) -> str:
+    """Of a shadow's ledger."""
+    return f"simulation-{simulation_id}-{number}"
+
+
+def keep(evidence: Iterable[bytes]) -> None:
+    """Evidence by its hash; what is there already is locked, so that `prune` waits for whoever needs it."""
+    rows = [Evidence(sha256=hashlib.sha256(each).hexdigest(), content=each) for each in evidence]
+    if rows:
+        Evidence.objects.bulk_create(
+            {row.sha256: row for row in rows}.values(),
+            update_conflicts=True,
+            unique_fields=["sha256"],
+            update_fields=["content"],
+        )
+
+
+def memo(number: int, facts_sha256: str, economy: Specification, paid: Paid) -> dict[str, int | str]:
+    """What a round's transaction commits to, from scheme 3 on."""
+    return {"round": number, "facts_sha256": facts_sha256, "economy_sha256": paid.sha256(economy.hashed())}
+
+
+def posting(ledger_id: int, number: int, clients: Sequence[int], paid: Paid, memo: Mapping[str, int | str]) -> Posting:
+    """A round's transaction: what is minted goes into the treasury, which burns and pays; one without transfers where
+    there is nothing to move."""
+    moved = [
+        ledger.Entry(debit="mint", credit="treasury", amount=paid.minted, code="pool"),
+        ledger.Entry(debit="treasury", credit="burn", amount=paid.burned, code="burn"),
+        *(
+            ledger.Entry(debit="treasury", credit=ledger.client_account(client), amount=amount, code="reward")
+            for client, amount in zip(clients, paid.shares, strict=True)
+        ),
+    ]
+    return Posting(
+        ledger_id=ledger_id,
+        key=f"round:{number}:reward",
+        transfers=[entry for entry in moved if entry.amount],
+        description=f"Reward of round {number}",
+        memo=memo,
+    )
+
+
+def paid_by(made: events.ShadowRound | ShadowRound) -> Paid:
+    """What a shadow made of a round, from its event or its row."""
+    return Paid(
+        contributions=tuple(made.contributions),
+        errors=None if made.errors is None else tuple(made.errors),
+        pool=made.pool_microtokens,
+        minted=made.minted_microtokens,
+        burned=made.burned_microtokens,
+        shares=tuple(made.rewards),
+        utilities_sha256=made.evidence_sha256 or None,
+        state=made.economy_state,
+    )
+
+
+def states_after(simulation: Simulation, round: Round) -> list[dict[str, Any]]:
+    """Of the paying economy and of each shadow of the configuration, what they keep after a recorded round."""
+    rows = ShadowRound.objects.filter(shadow__simulation=simulation, shadow__added_at=None, number=round.number)
+    kept = dict(rows.values_list("shadow__number", "economy_state"))
+    shadows = simulation.shadows.filter(added_at=None).order_by("number").values_list("number", flat=True)
+    return [round.economy_state, *(kept.get(number, {}) for number in shadows)]
+
+
+def open_shadow(simulation_id: int, number: int, label: str, specification: Mapping[str, Any], **values: Any) -> Shadow:
+    """A shadow with its ledger, before its first round."""
+    own = ledger.open_ledger(ledger_name(simulation_id, number), is_shadow=True)
+    return Shadow.objects.create(
+        simulation_id=simulation_id,
+        number=number,
+        label=label,
+        specification=dict(specification),
+        ledger=own,
+        ledger_head=own.head,
+        **values,
+    )
+
+
+def record(made: Sequence[tuple[Shadow, Paid]], number: int, clients: Sequence[int]) -> None:
+    """The rows of what shadows made of a round, and their sums."""
+    ShadowRound.objects.bulk_create(
+        ShadowRound(
+            shadow=shadow,
+            number=number,
+            contributions=list(paid.contributions),
+            errors=None if paid.errors is None else list(paid.errors),
+            rewards=list(paid.shares),
+            pool_microtokens=paid.pool,
+            minted_microtokens=paid.minted,
+            burned_microtokens=paid.burned,
+            evidence_sha256=paid.utilities_sha256 or "",
+            economy_state=dict(paid.state),
+        )
+        for shadow, paid in made
+    )
+    parts = [
+        part
+        for shadow, paid in made
+        for client, worth, share in zip(clients, paid.contributions, paid.shares, strict=True)
+        for part in (shadow.pk, client, worth, share)
+    ]
+    width = 4 * 2_000  # of SQLite's 32,766 parameters
+    for batch in (parts[start : start + width] for start in range(0, len(parts), width)):
+        rows = ", ".join(["(%s, %s, %s, %s)"] * (len(batch) // 4))
+        ledger.query(
+            f"INSERT INTO simulations_shadowclient (shadow_id, number, contribution, reward_microtokens) VALUES {rows} "
+            "ON CONFLICT (shadow_id, number) DO UPDATE SET "
+            "contribution = simulations_shadowclient.contribution + excluded.contribution, "
+            "reward_microtokens = simulations_shadowclient.reward_microtokens + excluded.reward_microtokens",
+            *batch,
+        )
+    for shadow, paid in made:
+        Shadow.objects.filter(pk=shadow.pk).update(
+            rounds_done=number,
+            pool_microtokens=F("pool_microtokens") + paid.pool,
+            paid_microtokens=F("paid_microtokens") + sum(paid.shares),
+            burned_microtokens=F("burned_microtokens") + paid.burned,
+        )
+
+
+def note(posted: Mapping[int, Transaction]) -> None:
+    """The second copies of where shadows' ledgers end, by ledger."""
+    if posted:
+        Shadow.objects.filter(ledger__in=posted).update(
+            ledger_head=Case(
+                *(When(ledger=pk, then=Value(each.hash)) for pk, each in posted.items()), output_field=CharField()
+            ),
+            ledger_length=Case(
+                *(When(ledger=pk, then=Value(each.sequence)) for pk, each in posted.items()),
+                output_field=PositiveIntegerField(),
+            ),
+        )

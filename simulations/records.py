@@ -1,0 +1,216 @@
+"""Whether what a simulation's ledgers paid follows from its rows: facts, evidence, contributions, payments and sums.
+
+From scheme 3 on a round's transaction commits to hashes of its facts and of what its economy made of them, which are
+derived here again; before, to the hash of the evidence. What `prune` let go of is not looked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from django.db.models import Sum
+
+from incentives.chain import Entry
+from incentives.memo import Facts, Paid
+from incentives.models import Evidence, Ledger
+from incentives.specification import Specification
+from incentives.verification import Posted
+from simulations import economies
+from simulations.models import Client, Contribution, Round, Shadow, ShadowClient, ShadowRound, Simulation
+
+SLACK = 1e-9  # of a sum of floats, which depends on the order
+
+
+def wrong(ledger: Ledger, posted: Sequence[Posted] | None) -> Iterator[tuple[int, str]]:
+    """See incentives.verification.Derived."""
+    shadow = Shadow.objects.select_related("simulation").filter(ledger=ledger).first() if ledger.is_shadow else None
+    simulation = shadow.simulation if shadow else Simulation.objects.filter(ledger=ledger).first()
+    if simulation is None:
+        return
+    if posted is None:
+        under_way = shadow is not None and shadow.rounds_done < simulation.rounds_done
+        if simulation.is_finished and not under_way:  # of one that goes on, sums and rounds are of different moments
+            yield from ((0, text) for text in _wrong_sums(simulation, shadow))
+        return
+    of_rounds = {each.memo["round"]: each for each in posted if type(each.memo.get("round")) is int}
+    of_rounds = {number: each for number, each in of_rounds.items() if not each.is_reversal}
+    rows = {each.number: each for each in simulation.rounds.filter(number__in=of_rounds)}
+    parts = parts_of(simulation, list(of_rounds))
+    made = {}
+    if shadow:
+        made = {each.number: each for each in ShadowRound.objects.filter(shadow=shadow, number__in=of_rounds)}
+    wanted = {each.memo.get("evidence_sha256") for each in posted} | {
+        each.evidence_sha256 for each in (*rows.values(), *made.values())
+    }
+    found = {each.sha256: bytes(each.content) for each in Evidence.objects.filter(sha256__in=wanted - {None, ""})}
+    for number, each in of_rounds.items():
+        row = rows.get(number)
+        if row is None or (shadow and number not in made):
+            yield each.sequence, f"there is no record of round {number}"
+            continue
+        if simulation.pruned_at and simulation.archived and not parts[number]:
+            continue
+        text = _wrong_round(simulation, shadow, row, parts[number], made.get(number), found, each)
+        if text:
+            yield each.sequence, text
+
+
+def parts_of(simulation: Simulation, numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Everybody's part in some rounds, ascending by client. One query."""
+    names = (
+        "value",
+        "error",
+        "reward_microtokens",
+        "num_examples",
+        "effort",
+        "loss_before",
+        "loss_after",
+        "update_norm",
+    )
+    rows = Contribution.objects.filter(round__simulation=simulation, round__number__in=numbers)
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows.order_by("client__number").values(
+        "round__number", "client__number", "client__num_examples", *names
+    ):
+        found[row["round__number"]].append(row)
+    return found
+
+
+def facts_of(simulation: Simulation, row: Round, parts: Sequence[Mapping[str, Any]]) -> Facts:
+    """A recorded round's, from its rows."""
+    return Facts(
+        training_sha256=simulation.training_sha256,
+        round_number=row.number,
+        cohort=tuple(part["client__number"] for part in parts),
+        num_examples=tuple(part["num_examples"] for part in parts),
+        true_examples=tuple(part["client__num_examples"] for part in parts),
+        effort=tuple(part["effort"] for part in parts),
+        losses_before=tuple(part["loss_before"] for part in parts),
+        losses_after=tuple(part["loss_after"] for part in parts),
+        update_norms=tuple(part["update_norm"] for part in parts),
+        previous_validation_loss=row.previous_validation_loss,
+        validation_loss=row.validation_loss,
+        best_validation_loss=row.best_validation_loss,
+        weights_sha256=row.weights_sha256,
+    )
+
+
+def paid_of(row: Round, parts: Sequence[Mapping[str, Any]]) -> Paid:
+    """What the paying economy made of a recorded round, from its rows."""
+    errors = tuple(part["error"] for part in parts if part["error"] is not None)
+    return Paid(
+        contributions=tuple(part["value"] or 0.0 for part in parts),
+        errors=errors or None,
+        pool=row.pool_microtokens,
+        minted=row.pool_microtokens if row.minted_microtokens is None else row.minted_microtokens,
+        burned=row.burned_microtokens,
+        shares=tuple(part["reward_microtokens"] for part in parts),
+        utilities_sha256=row.evidence_sha256 or None,
+        state=row.economy_state,
+    )
+
+
+def _wrong_round(
+    simulation: Simulation,
+    shadow: Shadow | None,
+    row: Round,
+    parts: Sequence[Mapping[str, Any]],
+    made: ShadowRound | None,
+    evidence: Mapping[str, bytes],
+    posted: Posted,
+) -> str:
+    """What is wrong with a round's rows first, or an empty text."""
+    clients = [part["client__number"] for part in parts]
+    paid = economies.paid_by(made) if made else paid_of(row, parts)
+    if len(paid.shares) != len(clients) or len(clients) != row.cohort_size:
+        return f"round {row.number} had {row.cohort_size} clients, and its record has {len(clients)}"
+    sha256 = paid.utilities_sha256
+    content = evidence.get(sha256 or "") if row.evidence is None else bytes(row.evidence)
+    if sha256 and content is None and simulation.pruned_at is None:
+        return f"the evidence of round {row.number} is missing"
+    if content is not None and hashlib.sha256(content).hexdigest() != sha256:
+        return f"the evidence of round {row.number} was changed"
+    expected = economies.posting(0, row.number, clients, paid, {}).transfers
+    for now, then in zip(_by_account(expected), _by_account(posted.transfers), strict=False):
+        if now != then:
+            given, moved = f"{now[0]} {now[1]:,} micro-tokens", f"{then[0]} {then[1]:,}"
+            return f"the record of round {row.number} gives {given}, the transfers {moved}"
+    if len(expected) != len(posted.transfers):
+        return f"the record of round {row.number} makes {len(expected)} transfers, not {len(posted.transfers)}"
+    if simulation.scheme < 3 and shadow is None:
+        if posted.memo.get("evidence_sha256") != sha256:
+            return f"the evidence of round {row.number} is not the one that it was paid for"
+        if posted.memo.get("weights_sha256") != row.weights_sha256:
+            return f"the weights of round {row.number} are not those that it was paid for"
+        return ""
+    if facts_of(simulation, row, parts).sha256() != posted.memo.get("facts_sha256"):
+        what = "cohort, sizes, effort, losses, norms, weights"
+        return f"the facts of round {row.number} ({what}) are not those that it was paid for (facts hash)"
+    economy = Specification.from_dict(shadow.specification if shadow else simulation.config)
+    if paid.sha256(economy.hashed()) != posted.memo.get("economy_sha256"):
+        return (
+            f"the contributions of round {row.number}, or what its economy is or keeps, are not those that it was paid "
+            "for (economy hash)"
+        )
+    return ""
+
+
+def _by_account(entries: Sequence[Entry]) -> list[tuple[str, int]]:
+    return [(entry.credit, entry.amount) for entry in entries]
+
+
+def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
+    """Sums over rounds that are not those of the rounds: of clients, and of the simulation or shadow."""
+    if shadow:
+        rounds = ShadowRound.objects.filter(shadow=shadow)
+        cohorts: dict[int, list[int]] = defaultdict(list)
+        for number, client in (
+            Contribution.objects.filter(round__simulation=simulation)
+            .order_by("client__number")
+            .values_list("round__number", "client__number")
+            .iterator(10_000)
+        ):
+            cohorts[number].append(client)
+        worth: dict[int, float] = defaultdict(float)
+        rewards: dict[int, int] = defaultdict(int)
+        for number, of_round, shares in rounds.order_by("number").values_list("number", "contributions", "rewards"):
+            if len(cohorts[number]) != len(shares):
+                return  # contributions of an archived run were let go of
+            for client, value, share in zip(cohorts[number], of_round, shares, strict=True):
+                worth[client] += value
+                rewards[client] += share
+        held = ShadowClient.objects.filter(shadow=shadow).order_by("number")
+        sums = held.values_list("number", "contribution", "reward_microtokens")
+        whole: Any = shadow
+    else:
+        rounds = simulation.rounds.all()
+        parts = Contribution.objects.filter(round__simulation=simulation)
+        by_client = (
+            parts.order_by().values("client__number").annotate(w=Sum("value", default=0.0), r=Sum("reward_microtokens"))
+        )
+        found = list(by_client.values_list("client__number", "w", "r"))
+        worth, rewards = {client: w for client, w, _ in found}, {client: r for client, _, r in found}
+        sums = Client.objects.filter(simulation=simulation).order_by("number")
+        sums = sums.values_list("number", "contribution", "reward_microtokens")
+        if simulation.pruned_at and simulation.archived and not found:
+            sums = sums.none()  # they were let go of
+        whole = simulation
+    for client, contribution, reward in sums:
+        if reward != rewards.get(client, 0):
+            yield f"client {client} is said to have {reward:,} micro-tokens, its rounds make {rewards.get(client, 0):,}"
+        value = worth.get(client, 0.0)
+        if not math.isclose(contribution, value, rel_tol=SLACK, abs_tol=SLACK):
+            yield f"client {client} is said to be worth {contribution}, its rounds make {value}"
+    totals = rounds.aggregate(pool=Sum("pool_microtokens", default=0), burned=Sum("burned_microtokens", default=0))
+    name = f"shadow {shadow.label}" if shadow else f"simulation {simulation.pk}"
+    if totals["pool"] != whole.pool_microtokens:
+        yield f"the pools of {name} are said to be {whole.pool_microtokens:,}, its rounds make {totals['pool']:,}"
+    paid = sum(rewards.values())
+    if (rewards or not whole.pool_microtokens) and paid != whole.paid_microtokens:
+        yield f"{name} is said to have paid {whole.paid_microtokens:,} micro-tokens, its rounds make {paid:,}"
+    if whole.rounds_done != rounds.count():
+        yield f"{name} is said to have {whole.rounds_done:,} rounds, and has {rounds.count():,}"
