@@ -84,6 +84,10 @@ def refuse_too_large(config: SimulationConfig, most_bytes: int) -> None:
     raise ConfigError({field: f"{text}; some {_two_digits(most):,} fit"})
 
 
+def _rounds(fit: int) -> str:
+    return "one round fits" if fit == 1 else f"some {_two_digits(fit):,} rounds fit"
+
+
 def _two_digits(number: int) -> int:
     """Rounded down: it is an estimate."""
     unit = int(10 ** max(len(str(number)) - 2, 0))
@@ -172,12 +176,12 @@ def refuse(
         fit = (most_rows - _before_rounds(config)) // of_round
         if fit < 1:
             raise ConfigError({"num_clients": text})
-        raise ConfigError({"num_rounds": f"{text}; some {_two_digits(fit):,} rounds fit"})
+        raise ConfigError({"num_rounds": f"{text}; {_rounds(fit)}"})
     if most_seconds and (needs := durations.seconds(config, Pace.of(past, config))) > most_seconds:
         text = f"this run takes about {duration(needs)}, and {duration(most_seconds)} are allowed (FEDSITE_MAX_SECONDS)"
         each = (needs - durations.START_SECONDS) / config.num_rounds
         fit = int((most_seconds - durations.START_SECONDS) / each)
-        raise ConfigError({"num_rounds": f"{text}; some {_two_digits(fit):,} rounds fit" if fit > 0 else text})
+        raise ConfigError({"num_rounds": f"{text}; {_rounds(fit)}" if fit > 0 else text})
 
 
 def _before_rounds(config: SimulationConfig) -> int:
