@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -35,6 +36,7 @@ EXACT_LIMIT = 16  # clients in a cohort whose coalitions can all be evaluated: 6
 AUTO_EXACT_LIMIT = 10
 ITSELF_EXACT_LIMIT = 8  # where each coalition is the strategy run once more
 MOST_SHADOWS = 16
+MOST_COMPARED = 1000  # training.products: updates of which each is multiplied with each
 PAYING = "paying"  # how the economy of the top-level fields is called beside its shadows
 NOT_HASHED = ("backend",)  # it changes how fast a result comes, never the result
 FIRST_FIELDS = (  # what a configuration of scheme 1 holds; its hash covers them all, but for the last two
@@ -136,13 +138,17 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
             errors["valuation"] = (
                 f"exact shapley needs rounds of at most {EXACT_LIMIT} clients; this one has {self.cohort_size}"
             )
-        if self.scheme > 1 and economy.pool.kind == "fixed" and economy.is_valued:
-            supply, tokens = MOST_MICROTOKENS / MICROTOKENS, economy.pool["tokens"]
-            rounds = self.num_rounds
-            if tokens * rounds > supply and (economy.budget_tokens or tokens * rounds) > supply:
-                errors["pool.tokens"] = (
-                    f"{rounds:,} rounds of {tokens:,.12g} tokens are more than a ledger can hold, {supply:,.0f}"
-                )
+        compares = self.strategy.has("robust") and self.strategy.has("weighted_sum")
+        if economy.asks_game and economy.game == "server" and compares and self.cohort_size > MOST_COMPARED:
+            errors["game"] = (
+                f"the game of {self.strategy.kind} compares every two updates, of at most {MOST_COMPARED:,} clients a "
+                f"round; this one has {self.cohort_size:,}. Take fedavg, or a smaller fraction_fit"
+            )
+        supply, tokens = MOST_MICROTOKENS / MICROTOKENS, scheduled_tokens(economy.pool, self.num_rounds)
+        is_bounded = economy.budget_tokens is not None or not economy.is_valued
+        if self.scheme > 1 and tokens is not None and tokens > supply and not is_bounded:
+            rounds = f"{self.num_rounds:,} rounds of {economy.pool['tokens']:,.12g} tokens"
+            errors["pool.tokens"] = f"{rounds} are more than a ledger can hold, {supply:,.0f}"
         return errors
 
     def resolved(self, dataset: str) -> Self:
@@ -346,6 +352,18 @@ def _unusual(given: Mapping[str, Any]) -> dict[str, Any]:
     beside = {name: given[name] for name in ("from_round", "to_round", "share") if name in given}
     of_kind = {name: value for name, value in given.items() if name not in beside}
     return kinds.checked("behaviour", of_kind, "behaviours", recorded=True).hashed() | beside
+
+
+def scheduled_tokens(pool: Choice, num_rounds: int) -> float | None:
+    """What a pool mints over all rounds where its parameters alone decide that; None where the training does."""
+    rounds = range(num_rounds)
+    if pool.kind == "fixed":
+        return float(pool["tokens"]) * num_rounds
+    if pool.kind == "halving":
+        return math.fsum(math.ldexp(pool["tokens"], -(number // pool["rounds"])) for number in rounds)
+    if pool.kind == "decay":
+        return math.fsum(pool["tokens"] * pool["factor"] ** number for number in rounds)
+    return float(pool["tokens"]) if pool.kind == "treasury" else None
 
 
 def without_unread(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from simulations import durations
-from simulations.config import SimulationConfig
+from simulations.config import SimulationConfig, scheduled_tokens
 from simulations.durations import Pace, Past, held_out_of, size_of
 from training.config import ConfigError
 
@@ -144,20 +144,11 @@ def expected_tokens(config: SimulationConfig) -> float | None:
     _, economy = config.economies[0]
     if not economy.is_valued:
         return 0.0
-    pool, rounds, tokens = economy.pool, range(config.num_rounds), math.inf
-    if pool.kind == "fixed":
-        tokens = float(pool["tokens"]) * config.num_rounds
-    elif pool.kind == "halving":
-        tokens = math.fsum(math.ldexp(pool["tokens"], -(number // pool["rounds"])) for number in rounds)
-    elif pool.kind == "decay":
-        tokens = math.fsum(pool["tokens"] * pool["factor"] ** number for number in rounds)
-    elif pool.kind == "treasury":
-        tokens = float(pool["tokens"])
-    elif pool.kind == "improvement":
-        tokens = float(pool["scaling_factor"]) * math.log(config.data_info.num_classes)
-    if economy.budget_tokens is not None:
-        tokens = min(tokens, economy.budget_tokens)
-    return None if math.isinf(tokens) else tokens
+    tokens = scheduled_tokens(economy.pool, config.num_rounds)
+    if economy.pool.kind == "improvement":
+        tokens = float(economy.pool["scaling_factor"]) * math.log(config.data_info.num_classes)
+    budget = economy.budget_tokens
+    return tokens if budget is None else min(budget, budget if tokens is None else tokens)
 
 
 def refuse(

@@ -225,6 +225,12 @@ def test_more_tokens_than_a_ledger_holds_are_refused_before_the_start():
     text = errors(pool="fixed", pool_tokens=1_000_000, num_rounds=10_000)["pool_tokens"]
     assert text == "10,000 rounds of 1,000,000 tokens are more than a ledger can hold, 9,007,199,255"
     assert SimulationConfig.from_dict({"pool": "fixed", "pool_tokens": 1_000_000, "num_rounds": 9_000})
+    assert SimulationConfig.from_dict(
+        {"pool": "fixed", "pool_tokens": 1_000_000, "num_rounds": 10_000, "budget_tokens": 0}
+    )
+    slow = {"kind": "halving", "tokens": 1_000_000, "rounds": 10_000}
+    assert "more than a ledger can hold" in errors(pool=slow, num_rounds=10_000)["pool.tokens"]
+    assert SimulationConfig.of(pool={"kind": "halving", "tokens": 1_000_000, "rounds": 5_000}, num_rounds=10_000)
     assert SimulationConfig.from_record({"pool": "fixed", "pool_tokens": 1_000_000, "num_rounds": 10_000}, 1)
 
 
@@ -421,3 +427,11 @@ def test_a_shadow_that_cannot_be_afforded_is_named():
         "a: valuation: exact shapley needs rounds of at most 16 clients; this one has 20"
         in errors(shadows=[{"label": "a", "valuation": "shapley"}], num_clients=20)["shadows"]
     )
+
+
+def test_a_game_that_compares_all_updates_is_refused_for_a_crowd():
+    crowd = {"num_clients": 1001, "strategy": "multi_krum", "valuation": "leave_one_out"}
+    assert "compares every two updates" in errors(**crowd)["game"]
+    assert SimulationConfig.of(**crowd, game="fedavg")
+    assert SimulationConfig.of(**crowd | {"valuation": "data_size"})
+    assert SimulationConfig.of(**crowd | {"strategy": "median"})
