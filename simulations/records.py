@@ -27,8 +27,10 @@ SLACK = 1e-9  # of a sum of floats, which depends on the order
 
 def wrong(ledger: Ledger, posted: Sequence[Posted] | None) -> Iterator[tuple[int, str]]:
     """See incentives.verification.Derived."""
-    shadow = Shadow.objects.select_related("simulation").filter(ledger=ledger).first() if ledger.is_shadow else None
+    shadow = Shadow.objects.select_related("simulation").filter(ledger=ledger).first()
     simulation = shadow.simulation if shadow else Simulation.objects.filter(ledger=ledger).first()
+    if posted is None and ledger.is_shadow != (shadow is not None):
+        yield 0, "it pays nobody, and is not marked so" if shadow else "marked as paying nobody, and no shadow has it"
     if simulation is None:
         return
     if posted is None:
@@ -141,6 +143,8 @@ def _wrong_round(
             return f"the record of round {row.number} gives {given}, the transfers {moved}"
     if len(expected) != len(posted.transfers):
         return f"the record of round {row.number} makes {len(expected)} transfers, not {len(posted.transfers)}"
+    if shadow is None and row.treasury_microtokens != paid.pool - paid.burned - sum(paid.shares):
+        return f"the record of round {row.number} leaves {row.treasury_microtokens:,} micro-tokens in the treasury"
     if simulation.scheme < 3 and shadow is None:
         if posted.memo.get("evidence_sha256") != sha256:
             return f"the evidence of round {row.number} is not the one that it was paid for"
@@ -199,7 +203,12 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
         if simulation.pruned_at and simulation.archived and not found:
             sums = sums.none()  # they were let go of
         whole = simulation
-    for client, contribution, reward in sums:
+    said = {client: (contribution, reward) for client, contribution, reward in sums}
+    for client in sorted(said | rewards):
+        if client not in said:
+            yield f"client {client} has no sums, its rounds make {rewards[client]:,} micro-tokens"
+            continue
+        contribution, reward = said[client]
         if reward != rewards.get(client, 0):
             yield f"client {client} is said to have {reward:,} micro-tokens, its rounds make {rewards.get(client, 0):,}"
         value = worth.get(client, 0.0)
@@ -209,6 +218,9 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
     name = f"shadow {shadow.label}" if shadow else f"simulation {simulation.pk}"
     if totals["pool"] != whole.pool_microtokens:
         yield f"the pools of {name} are said to be {whole.pool_microtokens:,}, its rounds make {totals['pool']:,}"
+    if shadow and totals["burned"] != shadow.burned_microtokens:
+        burned = f"{shadow.burned_microtokens:,} micro-tokens, its rounds make {totals['burned']:,}"
+        yield f"{name} is said to have burned {burned}"
     paid = sum(rewards.values())
     if (rewards or not whole.pool_microtokens) and paid != whole.paid_microtokens:
         yield f"{name} is said to have paid {whole.paid_microtokens:,} micro-tokens, its rounds make {paid:,}"

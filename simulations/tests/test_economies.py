@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.db.models import F
 
-from incentives.models import Account, Evidence, Transaction
+from incentives.models import Account, Evidence, Ledger, Transaction
 from kinds import ConfigError
 from simulations import repricing
 from simulations.models import Client, Contribution, Round, Shadow, ShadowClient, ShadowRound, Simulation
@@ -272,6 +272,34 @@ CHANGED = {
             specification={**Shadow.objects.get(number=1).specification, "game": "fedavg"}
         ),
         r"simulation-\d+-1, transaction 1: the contributions of round 1, or what its economy is",
+    ),
+    "left in the treasury": (
+        lambda: Round.objects.filter(number=1).update(treasury_microtokens=1),
+        r"transaction 1: the record of round 1 leaves 1 micro-tokens in the treasury",
+    ),
+    "burned by a shadow": (
+        lambda: Shadow.objects.filter(number=2).update(burned_microtokens=1),
+        r"simulation-\d+-2, after transaction 3: shadow wage is said to have burned 1 ",
+    ),
+    "a client of a shadow": (
+        lambda: ShadowClient.objects.filter(shadow__number=3, number=1).delete(),
+        r"simulation-\d+-3, after transaction 3: client 1 has no sums",
+    ),
+    "a shadow that would pay": (
+        lambda: Ledger.objects.filter(name__endswith="-1").update(is_shadow=False),
+        r"simulation-\d+-1, after transaction 3: it pays nobody, and is not marked so",
+    ),
+    "a ledger that would not pay": (
+        lambda: Ledger.objects.filter(is_shadow=False).update(is_shadow=True),
+        r"simulation-\d+, after transaction 3: marked as paying nobody, and no shadow has it",
+    ),
+    "a shadow": (
+        lambda: (
+            ShadowRound.objects.filter(shadow__number=4).delete(),
+            ShadowClient.objects.filter(shadow__number=4).delete(),
+            Shadow.objects.filter(number=4).delete(),
+        ),
+        r"simulation-\d+-4, after transaction 3: marked as paying nobody, and no shadow has it",
     ),
     "a shadow's head": (
         lambda: Shadow.objects.filter(number=1).update(ledger_length=2),

@@ -29,8 +29,9 @@ class Command(BaseCommand):
             raise CommandError(f"ID: there is no simulation {id}", returncode=2)
         if not simulation.rounds_done:
             raise CommandError(f"ID: {simulation} has no round that could be audited", returncode=2)
+        found = audit.Audit(simulation)
         try:
-            found = asyncio.run(self.work(simulation))
+            asyncio.run(self.work(simulation, found))
         except (KeyboardInterrupt, asyncio.CancelledError):
             sys.exit(INTERRUPTED)
         if found.difference:
@@ -40,7 +41,7 @@ class Command(BaseCommand):
             f"Equal: {found.rounds:,} rounds trained again, {found.payments:,} payments of {found.economies} economies"
         )
 
-    async def work(self, simulation: Simulation) -> audit.Audit:
+    async def work(self, simulation: Simulation, found: audit.Audit) -> None:
         processes.end_gently(asyncio.current_task(), signal.SIGINT, signal.SIGTERM, signal.SIGHUP, say=lambda: None)
         assignment = Assignment(
             config=simulation.config,
@@ -50,15 +51,14 @@ class Command(BaseCommand):
             plugins_dir=str(settings.FEDSITE_PLUGINS_DIR),
             plugins=tuple(settings.FEDSITE_PLUGINS),
         )
-        found, trainer = audit.Audit(simulation), await Trainer.start(assignment)
+        trainer = await Trainer.start(assignment)
         try:
             async for event in Progress(sys.stderr).show(trainer.events()):
                 await asyncio.to_thread(found.hear, event)
                 if found.is_done:
-                    return found
+                    return
                 if hasattr(event, "round_number"):
                     trainer.go_on()
             found.difference = f"the trainer ended with {await trainer.ended()} before all rounds were trained again"
-            return found
         finally:
             await trainer.close()

@@ -1,0 +1,31 @@
+"""A recorded run is trained again and compared, by the command as a shell runs it: a process with an event loop."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fedsite.tests import servers
+
+FIELDS = ("--dataset", "digits", "--num-clients", "3", "--num-rounds", "2")
+SHADOWS = 'shadows=[{"label": "by size", "valuation": "data_size"}]'
+
+
+@pytest.fixture
+def site(tmp_path, migrated_database):
+    (tmp_path / "db.sqlite3").write_bytes(Path(migrated_database).read_bytes())
+    return servers.site_environment(tmp_path)
+
+
+def test_equal_where_nothing_was_changed_and_the_first_difference_where_something_was(site, tmp_path):
+    done = servers.run_manage("run_simulation", *FIELDS, "--set", SHADOWS, environment=site)
+    assert done.returncode == 0, done.stderr
+    equal = servers.run_manage("audit_simulation", "1", environment=site)
+    assert equal.returncode == 0, equal.stderr
+    assert equal.stdout == "Equal: 2 rounds trained again, 4 payments of 2 economies\n"
+    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as database, database:
+        database.execute("UPDATE simulations_shadowround SET pool_microtokens = 7 WHERE number = 2")
+    other = servers.run_manage("audit_simulation", "1", environment=site)
+    assert (other.returncode, other.stdout) == (1, "")
+    assert other.stderr.splitlines()[-1].startswith("round 2: by size: pool is ")
