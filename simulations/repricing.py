@@ -18,11 +18,10 @@ from django.utils import timezone
 
 from extensions.models import Source
 from extensions.sources import needed
-from incentives import ledger
+from incentives import coalitions, ledger
 from incentives.memo import Facts, Paid
 from incentives.models import Evidence
 from incentives.specification import Specification
-from incentives.valuation.evidence import EvidenceError, unpack
 from kinds import ConfigError
 from simulations import economies, plugins, records
 from simulations.config import PAYING, SimulationConfig
@@ -208,13 +207,10 @@ def _untrained_loss(simulation: Simulation, config: SimulationConfig) -> float |
     if row is None or row.evidence is None or economy.utility != "loss":
         return None
     try:
-        evidence = unpack(bytes(row.evidence))
-    except EvidenceError:
+        worth = coalitions.read(bytes(row.evidence)).utilities().get(0)
+    except ValueError:
         return None
-    utilities = [
-        -value for members, value in zip(evidence.coalitions, evidence.utilities, strict=True) if not any(members)
-    ]
-    return float(utilities[0]) if utilities else None
+    return None if worth is None else -worth
 
 
 def _header(simulation: Simulation, economy: Specification, scheme: int) -> dict[str, Any]:
