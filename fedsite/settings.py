@@ -133,6 +133,7 @@ FEDSITE_MAX_PER_USER = count("FEDSITE_MAX_PER_USER", 20, 1, 100_000)
 FEDSITE_MAX_PER_ADDRESS = count("FEDSITE_MAX_PER_ADDRESS", 50, 1, 100_000)
 FEDSITE_OTHERS_MAY_LOOK = flag("FEDSITE_OTHERS_MAY_LOOK", True)
 PLUGIN_SOURCES = "extensions.records.files_of"
+PAYMENTS_EXPLAINED_BY = "simulations.showing.payments.explained"
 LEDGERS_SEEN_BY = "simulations.owners.ledgers_seen_by"
 LEDGERS_MADE_ON = "simulations.ledgers.manifests"
 FEDSITE_REQUESTS_PER_MINUTE = count("FEDSITE_REQUESTS_PER_MINUTE", 600, 0, 1_000_000)  # 0: no limit

@@ -81,8 +81,18 @@ def transaction(request: HttpRequest, name: str, sequence: int) -> HttpResponse:
     rows = sight.transactions(request).select_related("ledger", "reverses", "reversed_by")
     found = get_object_or_404(rows, ledger__name=name, sequence=sequence)
     transfers = found.transfers.select_related("debit_account", "credit_account").order_by("position")
-    page = Paginator(transfers, TRANSFER_ROWS).get_page(request.GET.get("page"))
-    return render(request, "incentives/transaction.html", {"transaction": found, "page": page, "rule": _rule(found)})
+    explain, client = import_string(settings.PAYMENTS_EXPLAINED_BY), request.GET.get("client")
+    payment = explain(found, client, request.GET.get("shares"))
+    context = {
+        "transaction": found,
+        "page": Paginator(transfers, TRANSFER_ROWS).get_page(request.GET.get("page")),
+        "rule": _rule(found),
+        "payment": payment,
+        "client": _client(client or ""),
+    }
+    if payment and payment.get("client"):
+        context["own_transfer"] = transfers.filter(credit_account__client=payment["client"]["number"]).first()
+    return render(request, "incentives/transaction.html", context)
 
 
 def _rule(paid: Transaction) -> dict[str, Any] | None:

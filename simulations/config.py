@@ -464,6 +464,21 @@ PRESETS: dict[str, Preset] = {
         help="Every client holds two shards of the data sorted by label, two to four labels in all, as in McMahan 2017",
         values={"partition": "pathological", "num_rounds": 20},
     ),
+    "six_ways": Preset(
+        label="Six ways to pay",
+        help="The free rider and the liar again, paid by contribution, and what five other economies would have paid",
+        values={
+            "partition": "dirichlet",
+            "behaviours": {3: {"kind": "free_rider"}, 5: {"kind": "label_flip"}},
+            "shadows": [
+                {"label": "by size", "valuation": "data_size"},
+                {"label": "equal", "reward_rule": "equal"},
+                {"label": "leave one out", "valuation": "leave_one_out"},
+                {"label": "winner takes all", "reward_rule": "winner_takes_all"},
+                {"label": "Tullock", "reward_rule": {"kind": "tullock", "exponent": 2.0}},
+            ],
+        },
+    ),
     "crowd": Preset(
         label="A thousand clients",
         help="100 of 1,000 small clients train in each round; contributions by leaving one out",

@@ -54,6 +54,10 @@ RUNS: dict[str, dict[str, Any]] = {
         "num_clients": 6,
         "num_rounds": 3,
         "behaviours": {"2": {"kind": "free_rider"}, "3": {"kind": "sign_flip"}},
+        "shadows": [
+            {"label": "by size", "valuation": "data_size", "burn_share": 0.1},
+            {"label": "wage", "reward_rule": {"kind": "wage_bonus", "share": 0.5}},
+        ],
     },
     "crowd": {"num_clients": 60, "num_rounds": 2, "valuation": "loss_improvement"},
     "failed": {"num_rounds": 10, "lr": 100.0, "weight_decay": 1.0},
@@ -73,12 +77,15 @@ OF_SIGNED_IN = [
     "/simulations/{waits}/",
     "/simulations/{small}/clients/",
     "/simulations/{crowd}/clients/?sort=tokens",
+    "/simulations/{small}/economies/clients/?sort=1",
+    "/simulations/{small}/marginals/?round=2&client=1",
     "/simulations/{small}/clients/1/",
     "/simulations/{small}/clients/2/",
     "/ledger/",
     "/ledger/?ledger=simulation-{small}",
     "/ledger/?ledger=manual",
     "/ledger/transactions/simulation-{small}/1/",
+    "/ledger/transactions/simulation-{small}-2/2/?client=2",
     "/account/",
     "/account/password/",
     "/account/password/changed/",
@@ -94,7 +101,8 @@ OF_STRANGERS = [
 ]
 NO_PAGES = {
     *("simulations:recent", "simulations:stream", "simulations:place", "ledger:state"),  # parts
-    *("simulations:estimate", "simulations:split"),
+    *("simulations:estimate", "simulations:split", "simulations:economies", "simulations:recompute"),
+    "simulations:reprice",
     *("simulations:events", "ledger:export"),  # files
     *("simulations:cancel", "simulations:resume", "simulations:archive", "simulations:unarchive", "simulations:again"),
     *("create_token", "revoke_token", "logout"),

@@ -24,6 +24,7 @@ from training.behaviours import FROM_ROUND, TO_ROUND
 
 FIRST = ("num_clients", "num_rounds", "partition", "valuation")  # beside the button; all others are under More
 LINES = ("behaviours", "population", "shadows")  # fields of several lines: a client, a share, an economy in each
+NO_LIMIT = "none"  # of an economy's budget, where the paying one has one
 BEHAVIOUR = re.compile(r"\s*(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
 SHARE = re.compile(r"\s*(?P<share>[\d.]+)\s*(?P<percent>%?)(?P<behaviour>\s.*)")
 CLIENTS = kinds.clients("who does so")
@@ -47,6 +48,7 @@ class FormField:
     optional: bool = False
     of_kinds: tuple[OfKind, ...] = ()  # of a choice: the kinds that have parameters
     syntax: str = ""  # of lines: how one is written
+    most: int | None = None  # of lines: how many there may be
 
     @property
     def key(self) -> str:
@@ -175,6 +177,48 @@ class StartForm:
             made.append(_of_parameter(parameter, shared))
         label = wording.kind(CHOICES[name], kind.name)
         return OfKind(name=kind.name, label=label, is_chosen=self.texts[name] == kind.name, fields=tuple(made))
+
+
+class EconomyForm:
+    """The form that adds an economy to a finished run: one line, as `shadows` has many."""
+
+    def __init__(self, data: QueryDict | None = None, *, place: int = 1) -> None:
+        self.text = f"economy {place}:" if data is None else data.get("economy", "").strip()
+        self.label = ""
+        self.error = ""
+
+    def entry(self) -> dict[str, Any] | None:
+        """Its label and what it does not take from the paying one; None and an error in the field."""
+        try:
+            entries = parse_shadows(self.text)
+        except ValueError as error:
+            self.error = str(error)
+            return None
+        if len(entries) != 1:
+            self.error = f"one economy at a time; {len(entries)} are named"
+            return None
+        self.label = entries[0]["label"]
+        return entries[0]
+
+    def refuse(self, error: ConfigError) -> None:
+        """What the configuration says of it, in the field."""
+        texts = [text if name in ("", "shadows", "label") else f"{name}: {text}" for name, text in error.errors.items()]
+        self.error = "; ".join(texts)
+
+    @property
+    def field(self) -> FormField:
+        return FormField(
+            name="economy",
+            label="Economy",
+            value=self.text,
+            default="",
+            help="What it does not name it takes from the paying one",
+            bounds="",
+            error=self.error,
+            kind="lines",
+            syntax=lines_syntax("shadows"),
+            most=1,
+        )
 
 
 def _of_parameter(parameter: Parameter, shared: Mapping[str, Any]) -> FormField:
@@ -331,7 +375,7 @@ def parse_shadows(text: str) -> list[dict[str, Any]]:
     from the paying one. ValueError names the line."""
     entries = []
     for place, line in _lines(text):
-        label, colon, rest = line.partition(":")
+        label, colon, rest = line.rpartition(":")  # a label may have colons, values have none
         if not colon or not label.strip():
             raise ValueError(
                 f"line {place}: expected a label, a colon and what is other, as in by size: valuation=data_size"
@@ -345,7 +389,10 @@ def parse_shadows(text: str) -> list[dict[str, Any]]:
                     f"line {place}: expected one of {', '.join(OF_AN_ECONOMY)} and its value, not {word[:40]}"
                 )
             if name not in CHOICES:
-                entry[name] = _value(OF_AN_ECONOMY[name].metadata["parameter"], given)
+                try:
+                    entry[name] = _value(OF_AN_ECONOMY[name].metadata["parameter"], "" if given == NO_LIMIT else given)
+                except ValueError as error:
+                    raise ValueError(f"line {place}: {name}: {error}") from None
             elif dot:
                 entry.setdefault(name, {})[parameter] = _parameter(given)
             else:
@@ -361,7 +408,7 @@ def _economy_line(entry: Mapping[str, Any]) -> str:
         if name == "label":
             continue
         if name not in CHOICES:
-            words.append(f"{name}={as_text(value)}")
+            words.append(f"{name}={NO_LIMIT if value is None else as_text(value)}")
             continue
         words.append(f"{name}={value['kind']}")
         found = kinds.family(CHOICES[name]).get(value["kind"])
@@ -399,9 +446,13 @@ def _parameter(text: str) -> Any:
 def lines_syntax(name: str) -> str:
     """How a line is written, and what there is."""
     if name == "shadows":
-        there = ", ".join(OF_AN_ECONOMY)
-        example = "wage: reward_rule=wage_bonus reward_rule.share=0.2"
-        return f"One line for each, as in {example}; what is not named is as the paying one's, of {there}"
+        families = "; ".join(
+            f"{field}: {', '.join(kinds.family(CHOICES[field]))}" for field in OF_AN_ECONOMY if field in CHOICES
+        )
+        return (
+            "One line for each: a label, a colon, and what it does not take from the paying one, as in wage: "
+            f"reward_rule=wage_bonus reward_rule.share=0.2. There are {', '.join(OF_AN_ECONOMY)}; {families}"
+        )
     there = "; ".join(
         " ".join([kind.name, *(f"{each}={_inline(parameter.default)}" for each, parameter in kind.parameters.items())])
         for kind in kinds.family("behaviour").values()
@@ -427,6 +478,35 @@ def behaviour_catalogue() -> list[dict[str, Any]]:
         for kind in kinds.family("behaviour").values()
         if kind.name != "honest"
     ]
+
+
+def economy_catalogue() -> list[dict[str, Any]]:
+    """What a row of economies may choose, as the page's script reads it: each field with its kinds and their own
+    fields, or with its words, or as one for a number."""
+    found = []
+    for name, field in OF_AN_ECONOMY.items():
+        made: dict[str, Any] = {"name": name, "label": wording.label(name), "help": field.metadata["help"]}
+        if name in CHOICES:
+            made["kinds"] = [
+                {
+                    "name": kind.name,
+                    "label": wording.kind(CHOICES[name], kind.name),
+                    "help": kind.help,
+                    "fields": [
+                        dataclasses.asdict(_of_parameter(parameter, _shared_of_row(each, parameter)))
+                        for each, parameter in kind.parameters.items()
+                    ],
+                }
+                for kind in kinds.family(CHOICES[name]).values()
+                if (name, kind.name) != ("valuation", "none")
+            ]
+        else:
+            parameter = field.metadata["parameter"]
+            made["words"] = [(word, wording.short(word)) for word in parameter.choices]
+            made["hint"] = f"; {NO_LIMIT}: no limit" if parameter.is_optional else ""
+            made["bounds"] = parameter.bounds_text
+        found.append(made)
+    return found
 
 
 def _shared_of_row(name: str, parameter: Parameter) -> dict[str, str]:

@@ -157,7 +157,7 @@ def streamed_rows(simulation: Simulation, events: Iterable[Event]) -> list[dict[
 
 
 def _row_of_round(row: Round) -> dict[str, Any]:
-    paid = row.pool_microtokens - row.treasury_microtokens
+    paid = row.pool_microtokens - row.treasury_microtokens - row.burned_microtokens
     return {
         "number": row.number,
         "loss": row.loss,

@@ -16,11 +16,12 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 import kinds
 from incentives.models import Transfer
 from incentives.views import pieces
-from simulations import estimates, owners, paces, plugins
+from simulations import estimates, owners, paces, plugins, repricing
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
-from simulations.showing import fragments, planning, results, stream, wording
-from simulations.showing.forms import StartForm, behaviour_catalogue
+from simulations.running.folding import CannotFold
+from simulations.showing import fragments, ledgers_shown, payments, planning, results, stream, wording
+from simulations.showing.forms import EconomyForm, StartForm, behaviour_catalogue, economy_catalogue
 from training.catalogue import DATASETS
 from training.config import ConfigError
 
@@ -49,9 +50,14 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def _home(request: HttpRequest, form: StartForm, *, message: str = "", status: int = 200) -> HttpResponse:
     shown = _shown_at_home(request)
-    context = {"form": form, "message": message, "behaviours": behaviour_catalogue(), **_recent(request)}
+    context = {"form": form, "message": message, **_catalogues(), **_recent(request)}
     live = _page(request, shown) if shown else {}
     return render(request, "simulations/home.html", {**context, **live}, status=status)
+
+
+def _catalogues() -> dict:
+    """What rows of the form may choose, for the page's script."""
+    return {"behaviours": behaviour_catalogue(), "economy_fields": economy_catalogue()}
 
 
 def _shown_at_home(request: HttpRequest) -> Simulation | None:
@@ -201,8 +207,95 @@ def _simulation(request: HttpRequest, shown: Simulation, message: str = "", stat
         "machines": wording.machines(shown),
         "plugins": plugins.sources(shown.config),
         "message": message,
+        "economy_fields": economy_catalogue(),
+        **_economies(request, shown),
     }
     return render(request, "simulations/simulation.html", context, status=status)
+
+
+def _economies(request: HttpRequest, shown: Simulation, form: EconomyForm | None = None) -> dict:
+    context = ledgers_shown.context(shown, _number(request.GET.get("flow")))
+    may_price = shown.is_finished and bool(context["economies"]) and owners.may_act(request.user, shown)
+    form = form or EconomyForm(place=len(context["economies"]))
+    return {"simulation": shown, "can_reprice": may_price, "reprice_field": form.field, **context}
+
+
+@never_cache
+@require_safe
+def economies(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """The page's part about economies; with `?parts=1` only what changes as rounds are paid."""
+    shown = found(request, simulation_id)
+    context = _economies(request, shown)
+    if not request.GET.get("parts"):
+        return render(request, "simulations/_economies.html", context)
+    if not context["economies"]:
+        return HttpResponse(status=204)
+    return render(request, "simulations/_economies_update.html", context)
+
+
+@never_cache
+@require_safe
+def economies_clients(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """What each economy gave to each client, a hundred of them at a time."""
+    shown = found(request, simulation_id)
+    page = ledgers_shown.clients_page(shown, request.GET.get("page"), request.GET.get("sort"))
+    template = "simulations/_economies_clients.html" if request.htmx else "simulations/economies_clients.html"
+    return render(request, template, {"simulation": shown, **page})
+
+
+@require_POST
+def reprice(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """Another economy for a finished simulation, priced from what was recorded."""
+    shown, form = found(request, simulation_id), EconomyForm(request.POST)
+    message, status = "", 422
+    try:
+        owners.require(request.user, shown)
+        entry = form.entry()
+        message = ledgers_shown.too_much(shown)
+        if entry is not None and not message:
+            repricing.reprice(shown, entry.pop("label"), entry)
+            status = 200
+    except owners.NotYours as error:
+        return _simulation(request, shown, message=f"{error}.", status=403)
+    except ConfigError as error:
+        form.refuse(error)
+    except CannotFold as error:
+        message = f"It cannot be priced from what was recorded: {error}."
+    if status == 200 and not request.htmx:
+        return redirect(f"{reverse('simulations:simulation', args=[simulation_id])}#economies")
+    if status == 200:
+        said = {"said": f"{form.label} was priced."}
+        return render(request, "simulations/_economies.html", _economies(request, shown) | said)
+    if not request.htmx:
+        return _simulation(request, shown, message=message or f"{form.field.error}.", status=status)
+    context = _economies(request, shown, form) | {"reprice_message": message}
+    return render(request, "simulations/_economies.html", context, status=status)
+
+
+@never_cache
+@require_POST
+def recompute(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """Whether the payments of a round follow from what was kept of it, as a sentence."""
+    shown, number = found(request, simulation_id), _number(request.POST.get("round"))
+    if not 1 <= number <= shown.rounds_done:
+        return HttpResponse("There is no such round.", status=422, content_type="text/plain; charset=utf-8")
+    context = payments.recomputed(shown, number)
+    return render(request, "simulations/_recomputed.html", context)
+
+
+@never_cache
+@require_safe
+def marginals(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """What a client added to each coalition of a round without it, where all of them were evaluated."""
+    shown, numbers = found(request, simulation_id), [_number(request.GET.get(name)) for name in ("round", "client")]
+    table = payments.marginals(shown, _number(request.GET.get("economy")), *numbers)
+    template = "simulations/_marginals.html" if request.htmx else "simulations/marginals.html"
+    return render(request, template, {"simulation": shown, "table": table})
+
+
+def _number(text: str | None) -> int:
+    """0 for what is no number."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 @require_GET

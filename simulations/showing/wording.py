@@ -128,6 +128,12 @@ def rule(simulation: Simulation) -> str:
     return f"{short(config['valuation']['kind'], 'valuation')}, {short(config['reward_rule']['kind'], 'rule')}"
 
 
+def paying(simulation: Simulation) -> str:
+    """What the paying economy consists of: 'contribution by Shapley, exact, pool of a round improvement on ...'."""
+    config = simulation.configuration
+    return economy({name: config[name] for name in ("valuation", "pool", "reward_rule")})
+
+
 def game_note(simulation: Simulation) -> str:
     """By whose model contributions are measured, where that is not the one that the server made."""
     config = simulation.configuration
@@ -221,7 +227,7 @@ def economy(entry: Mapping[str, Any]) -> str:
         words.append(f"{label(name).lower()} {kind(CHOICES[name], value['kind'])}")
         odd = {each: given for each, given in value.items() if each not in ("kind", "source_sha256")}
         words += [f"{label(each).lower()} {_shown(given)}" for each, given in odd.items()]
-    return ", ".join(words) or "as the paying one"
+    return ", ".join(words).replace(" by by ", " by ") or "as the paying one"
 
 
 def together(behaviours: Mapping[Any, Mapping[str, Any]]) -> list[tuple[list[int], Mapping[str, Any]]]:

@@ -180,6 +180,85 @@ def test_an_error_of_a_behaviour_stands_at_its_row(page, text, wrong):
     assert row == page.find_elements(By.CSS_SELECTOR, "[data-rows-of=behaviours] .row-chosen")[1]
 
 
+def test_economies_are_chosen_in_rows_and_the_text_says_the_same(page):
+    enter(page)
+    assert not page.find_element(By.ID, "field-shadows").is_displayed()
+    press(page, "shadows", "Add an economy")
+    assert text_of(page, "shadows") == "economy 1:"
+    label = in_rows(page, "shadows")[0]
+    assert page.switch_to.active_element == label
+    label.clear()
+    label.send_keys("wage: half", Keys.TAB, "data size")  # all of it by the keyboard
+    assert text_of(page, "shadows") == "wage: half: valuation=data_size"
+    row = page.find_element(By.CSS_SELECTOR, "[data-rows-of=shadows] .row-chosen")
+    Select(row.find_element(By.CSS_SELECTOR, "[data-field=reward_rule]")).select_by_visible_text("wage and bonus")
+    share = row.find_element(By.CSS_SELECTOR, "[data-parameter='reward_rule.share']")
+    share.clear()
+    share.send_keys("0.5", Keys.TAB, "0.1", Keys.TAB, "none")
+    said = "valuation=data_size reward_rule=wage_bonus reward_rule.share=0.5 burn_share=0.1 budget_tokens=none"
+    assert text_of(page, "shadows") == f"wage: half: {said}"
+    Select(row.find_element(By.CSS_SELECTOR, "[data-field=reward_rule]")).select_by_visible_text("as the paying one")
+    assert text_of(page, "shadows") == "wage: half: valuation=data_size burn_share=0.1 budget_tokens=none"
+    press(page, "shadows", "Add another")
+    press(page, "shadows", "Remove")
+    assert text_of(page, "shadows") == "economy 2:"
+    choose(page, "preset", "six_ways")
+    press(page, "shadows", "as text")
+    page.switch_to.active_element.send_keys(Keys.CONTROL, "a", Keys.NULL, "x: reward_rule=tullock\nwhatever")
+    rows = [[value for value in row if value] for row in rows_of(page, "shadows")]
+    assert rows == [["x", "tullock", "2.0"], ["whatever"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "wrong"),
+    [
+        ("a: burn_share=0.5\nb: reward_rule=wage_bonus reward_rule.share=2", 1, "2"),
+        ("a:\na: valuation=data_size", 0, "a"),
+        ("a:\nb: burn_share=7", 1, "7"),
+        ("a:\nnonsense", 1, "nonsense"),
+    ],
+)
+def test_an_error_of_an_economy_stands_at_its_row_and_field(page, text, row, wrong):
+    enter(page, shadows=text)
+    page.find_element(By.CSS_SELECTOR, "#start .button-main").click()
+    wait(page, lambda: page.find_elements(By.ID, "error-shadows"))
+    error, focused = page.find_element(By.ID, "error-shadows"), page.switch_to.active_element
+    assert (focused.get_attribute("value"), focused.get_attribute("aria-describedby")) == (wrong, "error-shadows")
+    before = page.execute_script("return arguments[0].previousElementSibling", error)
+    assert before == page.find_elements(By.CSS_SELECTOR, "[data-rows-of=shadows] .row-chosen")[row]
+
+
+def test_economies_are_shown_priced_again_and_recomputed(page, server):
+    start(page, num_clients="3", num_rounds="3", shadows="by size: valuation=data_size")
+    wait(page, lambda: page.execute_script(STATUS) == "completed")
+    page.find_element(By.CSS_SELECTOR, "#live h2 a").click()
+    charts = "return document.querySelectorAll('#economies .has-chart svg').length"
+    wait(page, lambda: page.execute_script(charts) == 3)
+    labels = "return [...document.querySelectorAll('#economies-rows th a')].map((each) => each.textContent)"
+    assert page.execute_script(labels) == ["paying", "by size"]
+    page.find_element(By.CSS_SELECTOR, "#reprice > summary").click()
+    row = page.find_element(By.CSS_SELECTOR, "#reprice .row-chosen")
+    burn = row.find_element(By.CSS_SELECTOR, "[data-field=burn_share]")
+    burn.send_keys("3")
+    page.find_element(By.CSS_SELECTOR, "#reprice .button-main").click()
+    wait(page, lambda: page.find_elements(By.ID, "error-economy"))
+    assert page.switch_to.active_element.get_attribute("value") == "3"
+    page.switch_to.active_element.send_keys(Keys.BACKSPACE, "0.5")
+    page.find_element(By.CSS_SELECTOR, "#reprice .button-main").click()
+    wait(page, lambda: page.execute_script(labels) == ["paying", "by size", "economy 2"])
+    flow = Select(page.find_element(By.ID, "flow-of"))
+    assert "Burned" not in page.find_element(By.ID, "flow-rows").get_attribute("textContent")
+    flow.select_by_visible_text("economy 2")
+    wait(page, lambda: "Burned" in page.find_element(By.ID, "flow-rows").get_attribute("textContent"))
+    page.find_element(By.CSS_SELECTOR, "#economies-rows th a").click()
+    page.find_element(By.CSS_SELECTOR, "tbody th a.link").click()
+    wait(page, lambda: page.find_elements(By.ID, "recomputed"))
+    page.find_element(By.XPATH, "//button[text()='Recompute']").click()
+    wait(page, lambda: "Equal." in page.find_element(By.ID, "recomputed").text)
+    page.find_element(By.CSS_SELECTOR, ".steps details > summary").click()
+    wait(page, lambda: "its exact Shapley value" in page.find_element(By.CSS_SELECTOR, ".steps details").text)
+
+
 def test_what_a_start_would_take_and_its_split_follow_the_form(page):
     estimate = page.find_element(By.ID, "estimate")
     wait(page, lambda: "About" in estimate.text)

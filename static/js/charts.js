@@ -31,7 +31,7 @@
     ...values,
   });
 
-  const COLOURS = { good: "good", second: "second", doubt: "doubt", quiet: "quiet" };
+  const COLOURS = { good: "good", second: "second", doubt: "doubt", quiet: "quiet", ink: "ink", edge: "edge" };
 
   // The table as columns: one for x, and one for each series with its name, colour and axis.
   const read = (table) => {
@@ -44,12 +44,32 @@
         name: head.textContent.trim(),
         colour: colour(COLOURS[head.dataset.series]),
         right: head.dataset.axis === "right",
+        dash: head.dataset.dash ?? null,
         values: column(index).map((text) => (text === "" || text === undefined ? null : Number(text))),
       }));
     return { x: column(heads.findIndex((head) => "x" in head.dataset)), xName: heads.find((head) => "x" in head.dataset).textContent.trim(), series };
   };
 
-  const lines = (figure, { x, xName, series }) => {
+  // Of so many names beside each other, by the width of the picture.
+  const legendLines = (figure, series) => {
+    const width = figure.querySelector(".chart").clientWidth || 320;
+    let count = 1;
+    let used = 0;
+    for (const { name } of series) {
+      const needs = 42 + 6.5 * name.length;
+      if (used + needs > width && used) {
+        count += 1;
+        used = 0;
+      }
+      used += needs;
+    }
+    return count;
+  };
+
+  const lines = (figure, table) => {
+    const { x, xName, series } = read(table);
+    const places = Number(figure.dataset.decimals ?? 4);
+    const many = series.length > 2;
     const two = series.some((one) => one.right);
     const side = (right) => series.filter((one) => one.right === right);
     const limits = (right) => (side(right).every((one) => one.name === "Accuracy") ? { min: 0, max: 1, interval: 0.25 } : { min: side(right).some((one) => one.values.some((value) => value < 0)) ? null : 0 });
@@ -62,22 +82,24 @@
         splitLine: { show: !right, lineStyle: { color: colour("line") } },
         splitNumber: 4,
         ...limits(right),
+        ...(figure.dataset.yMax && { max: Number(figure.dataset.yMax), interval: Number(figure.dataset.yMax) / 4 }),
       });
     return {
-      grid: { top: two ? 36 : 12 },
+      grid: { top: many ? 14 + 18 * legendLines(figure, series) : two ? 36 : 12, right: many ? 16 : 8 },
+      ...(many && { legend: { top: 0, left: 0, itemGap: 10, itemWidth: 22, itemHeight: 8, textStyle: { color: colour("quiet"), fontSize: 11 }, selectedMode: false } }),
       xAxis: axis({ type: "value", min: 0, max: Number(figure.dataset.xMax) || "dataMax", minInterval: 1, splitLine: { show: false }, axisPointer: { label: { show: false } } }),
       yAxis: two ? [yAxis(false), yAxis(true)] : [yAxis(false)],
-      tooltip: { formatter: (points) => [`${xName} ${number.format(points[0].value[0])}`, ...points.map((point) => `${point.seriesName}  ${point.value[1].toFixed(4)}`)].join("\n") },
+      tooltip: { formatter: (points) => [`${xName} ${number.format(points[0].value[0])}`, ...points.map((point) => `${point.seriesName}  ${point.value[1].toFixed(places)}`)].join("\n") },
       series: series.map((one) => {
         const points = x.map((place, index) => [Number(place), one.values[index]]).filter((point) => point[1] !== null);
         return {
           type: "line",
           name: one.name,
           yAxisIndex: one.right ? 1 : 0,
-          data: points.map((value, index) => ({ value, symbolSize: index === points.length - 1 ? 9 : 0.1 })),
-          symbol: "circle",
+          data: points.map((value, index) => ({ value, symbolSize: index === points.length - 1 && !many ? 9 : 0.1 })),
+          symbol: many ? "none" : "circle",
           showAllSymbol: true,
-          lineStyle: { width: 2, color: one.colour, type: one.right ? [6, 3] : "solid" },
+          lineStyle: { width: 2, color: one.colour, type: one.dash ?? (one.right ? [6, 3] : "solid") },
           itemStyle: { color: one.colour },
           emphasis: { disabled: true },
         };
@@ -85,7 +107,9 @@
     };
   };
 
-  const histogram = (figure, { x, series }) => ({
+  const histogram = (figure, table) => bars(read(table));
+
+  const bars = ({ x, series }) => ({
     grid: { top: 16 },
     xAxis: axis({ type: "category", data: x, axisLine: { show: true, lineStyle: { color: colour("edge") } }, splitLine: { show: false }, name: "" }),
     yAxis: axis({ type: "value", minInterval: 1, splitNumber: 3 }),
@@ -96,7 +120,37 @@
     series: series.map((one) => ({ type: "bar", name: one.name, data: one.values, barCategoryGap: "12%", itemStyle: { color: one.colour, borderRadius: [2, 2, 0, 0] }, emphasis: { disabled: true } })),
   });
 
-  const KINDS = { lines, histogram };
+  // From whom to whom: rows of giver, taker and tokens. Amber is burned, grey is kept.
+  const flow = (figure, table) => {
+    const ways = [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.dataset.value));
+    const shades = { Burned: "doubt", Kept: "quiet", Mint: "ink", Treasury: "ink" };
+    const names = [...new Set(ways.flatMap(([giver, taker]) => [giver, taker]))];
+    return {
+      xAxis: { show: false },
+      yAxis: { show: false },
+      tooltip: { trigger: "item", formatter: ({ dataType, name, data, value }) => (dataType === "edge" ? `${data.source} to ${data.target.toLowerCase()}` : name) + `  ${number.format(value)} tokens` },
+      series: [
+        {
+          type: "sankey",
+          left: 4,
+          right: 84,
+          top: 8,
+          bottom: 8,
+          nodeWidth: 10,
+          nodeGap: 13, // a line of text
+          draggable: false,
+          layoutIterations: 0,
+          emphasis: { disabled: true },
+          label: { color: colour("ink"), fontSize: 11 },
+          lineStyle: { color: colour("good"), opacity: 0.22, curveness: 0.5 },
+          data: names.map((name) => ({ name, itemStyle: { color: colour(shades[name] ?? "good"), borderWidth: 0 } })),
+          links: ways.map(([source, target, value]) => ({ source, target, value: Number(value), ...(shades[target] && target !== "Treasury" && { lineStyle: { color: colour(shades[target]) } }) })),
+        },
+      ],
+    };
+  };
+
+  const KINDS = { lines, histogram, flow };
 
   const merged = (base, own) => {
     const result = { ...base };
@@ -110,7 +164,7 @@
   const draw = (figure) => {
     const table = figure.querySelector("table");
     const label = { aria: { label: { description: `${figure.dataset.name}. The values are in the table below.` } } };
-    figure.chart.setOption(merged(merged(theme(), label), KINDS[figure.dataset.chart](figure, read(table))), { notMerge: true });
+    figure.chart.setOption(merged(merged(theme(), label), KINDS[figure.dataset.chart](figure, table)), { notMerge: true });
   };
 
   const drawings = new Map(); // figure -> what ends its watching
@@ -130,7 +184,10 @@
     };
     const changes = new MutationObserver(later);
     changes.observe(figure.querySelector("table"), { childList: true, subtree: true, characterData: true });
-    const size = new ResizeObserver(() => figure.chart.resize());
+    const size = new ResizeObserver(() => {
+      figure.chart.resize();
+      later();
+    });
     size.observe(box);
     drawings.set(figure, () => {
       changes.disconnect();

@@ -21,7 +21,7 @@
       if (field.value.trim() === (before[field.name] ?? usual)) field.value = now[field.name] ?? usual;
     }
     filled.value = form.elements.preset.value;
-    behaviourRows.show(form);
+    lineRows.show(form);
   };
 
   const start = () => document.getElementById("start");
@@ -59,7 +59,7 @@
     if (event.detail.requestConfig?.elt.id !== "start") return;
     const form = start();
     const isNew = event.detail.xhr.status >= 400;
-    if (isNew) behaviourRows.setUp(form);
+    if (isNew) lineRows.setUp(form);
     showChosen(form);
     const wrong = [...form.querySelectorAll("[aria-invalid]")];
     if (isNew) return wrong.find((field) => field.offsetParent)?.focus();
@@ -71,9 +71,9 @@
   // A browser may put back what was entered before a reload, and tells it by no event.
   window.addEventListener("pageshow", () => {
     showChosen(start());
-    behaviourRows.show(start());
+    lineRows.show(start());
   });
 
-  behaviourRows.setUp(start());
+  lineRows.setUp(start());
   showChosen(start());
 })();

@@ -1,10 +1,16 @@
-// Who does what, chosen in rows: client numbers or a share, a behaviour, its parameters, from which round to which.
-// The text area holds the same, a line for each row; it is what is sent, and what is typed there shows as rows.
+// Fields of several lines, chosen in rows. Who does what: client numbers or a share, a behaviour, its parameters, from
+// which round to which. Economies: a label, and what each does not take from the paying one. The text area holds the same,
+// a line for each row; it is what is sent, and what is typed there shows as rows.
 "use strict";
 
-window.behaviourRows = (() => {
-  const KINDS = JSON.parse(document.getElementById("behaviour-kinds").textContent);
+window.lineRows = (() => {
+  const listed = (id) => JSON.parse(document.getElementById(id)?.textContent ?? "[]");
+  const KINDS = listed("behaviour-kinds");
+  const ECONOMY = listed("economy-fields");
+  const AS_PAYING = "as the paying one";
   const OF = {
+    shadows: { add: "Add an economy" },
+    economy: { add: "Add an economy" },
     behaviours: { add: "Add a behaviour", who: "Clients", hint: "Client numbers, as in 3 or 1, 4-6", wide: true },
     population: { add: "Add a share", who: "Share, percent", hint: "Percent of the clients, drawn by the seed", wide: false },
   };
@@ -31,9 +37,39 @@ window.behaviourRows = (() => {
     return { who: name === "population" ? share : parts[1].trim(), kind: kind.name, values };
   };
 
+  const isEconomy = (name) => name === "shadows" || name === "economy";
+
+  // The same of an economy: its label, and what it says by field and by field.parameter.
+  const readEconomy = (line) => {
+    const at = line.lastIndexOf(":");
+    const values = {};
+    for (const word of line.slice(at + 1).split(/\s+/).filter(Boolean)) {
+      const found = word.match(/^([^=]+)=(.*)$/);
+      if (!found) return null;
+      values[found[1]] = found[2];
+    }
+    const isKnown = (full) => {
+      const [name, parameter] = full.split(".");
+      const field = ECONOMY.find((each) => each.name === name);
+      if (!field) return false;
+      if (!field.kinds) return parameter === undefined && (!field.words.length || field.words.some(([word]) => word === values[full]));
+      const kind = field.kinds.find((each) => each.name === values[name]);
+      return Boolean(kind) && (parameter === undefined || kind.fields.some((each) => each.name === parameter));
+    };
+    if (at < 0 || !line.slice(0, at).trim() || !Object.keys(values).every(isKnown)) return null;
+    return { label: line.slice(0, at).trim(), values };
+  };
+
   const write = (name, row) => {
     const raw = row.querySelector("[data-raw]");
     if (raw) return raw.value;
+    if (isEconomy(name)) {
+      const said = [...row.querySelectorAll("[data-field], [data-parameter]")]
+        .map((field) => [field.dataset.field ?? field.dataset.parameter, field.value.replace(/\s+/g, ""), field.dataset.usual ?? ""])
+        .filter(([, value, usual]) => value && value !== usual)
+        .map(([each, value]) => ` ${each}=${value}`);
+      return `${row.querySelector("[data-label]").value.trim()}:${said.join("")}`;
+    }
     const who = row.querySelector("[data-who]").value.trim();
     const values = [...row.querySelectorAll("[data-parameter]")]
       .map((field) => [field.dataset.parameter, field.value.replace(/\s+/g, ""), field.dataset.usual])
@@ -48,9 +84,9 @@ window.behaviourRows = (() => {
     return element("div", { class: `field ${style}` }, element("label", { for: control.id }, text), control);
   };
 
-  const parameter = (field, values) => {
-    const value = values[field.name] ?? field.value;
-    const attributes = { "data-parameter": field.name, "data-usual": field.default };
+  const parameter = (field, values, full = field.name) => {
+    const value = values[full] ?? field.value;
+    const attributes = { "data-parameter": full, "data-usual": field.default };
     let control;
     if (field.choices.length) {
       control = element("select", attributes, ...field.choices.map(([each, label]) => element("option", { value: each }, label)));
@@ -61,15 +97,43 @@ window.behaviourRows = (() => {
     return labelled(field.label, control, "", field.bounds ? `${field.help}; ${field.bounds}` : field.help);
   };
 
+  // What an economy may choose: a select, the parameters of its kind after it, or a number.
+  const economyField = (field, values) => {
+    const attributes = { "data-field": field.name };
+    if (!field.kinds && !field.words.length) {
+      const control = element("input", { ...attributes, inputmode: "decimal", autocomplete: "off", placeholder: AS_PAYING });
+      control.value = values[field.name] ?? "";
+      return [labelled(field.label, control, "field-economy", `${field.help}; ${field.bounds}${field.hint}`)];
+    }
+    const choices = field.kinds ? field.kinds.map((each) => [each.name, each.label, each.help]) : field.words;
+    const options = choices.map(([value, label, help = null]) => element("option", { value, title: help }, label));
+    const control = element("select", attributes, element("option", { value: "" }, AS_PAYING), ...options);
+    control.value = values[field.name] ?? "";
+    const chosen = labelled(field.label, control, "field-economy", field.help);
+    const ofKind = () => field.kinds?.find((each) => each.name === control.value)?.fields ?? [];
+    const parameters = (given) => ofKind().map((each) => parameter(each, given, `${field.name}.${each.name}`));
+    control.addEventListener("change", () => {
+      for (const each of chosen.parentElement.querySelectorAll(`[data-parameter^="${field.name}."]`)) each.parentElement.remove();
+      chosen.after(...parameters({}));
+    });
+    return [chosen, ...parameters(values)];
+  };
+
   // A row for what a line says, or for the line as it is where rows cannot show it.
   const makeRow = (name, line) => {
     const row = element("div", { class: "row-chosen", role: "group" });
     const remove = element("button", { type: "button", class: "button", "data-remove": "" }, "Remove");
-    const said = read(name, line);
+    const said = isEconomy(name) ? readEconomy(line) : read(name, line);
     if (!said) {
       const raw = element("input", { "data-raw": "", autocomplete: "off", spellcheck: "false" });
       raw.value = line;
       row.append(labelled("A line of its own", raw, "field-raw"), remove);
+      return row;
+    }
+    if (isEconomy(name)) {
+      const label = element("input", { "data-label": "", autocomplete: "off", maxlength: "60" });
+      label.value = said.label;
+      row.append(labelled("Label", label, "field-economy", "How it is called"), ...ECONOMY.flatMap((field) => economyField(field, said.values)), remove);
       return row;
     }
     const who = element("input", { "data-who": "", autocomplete: "off", inputmode: OF[name].wide ? "text" : "decimal" });
@@ -93,17 +157,27 @@ window.behaviourRows = (() => {
   // The row that an error speaks of, and of its fields the one.
   const blame = (rows, error, lines) => {
     const line = error.match(/^line (\d+):/);
-    const entry = error.match(/^entry (\d+):/);
+    const entry = error.match(/^(?:entry|number) (\d+):/);
     const client = error.match(/^client (\d+)/);
+    const labelledSo = rows.find((row) => row.querySelector("[data-label]") && error.startsWith(`${row.querySelector("[data-label]").value.trim()}: `));
     const holds = (row) => numbers(row.querySelector("[data-who]")?.value ?? "").some(([first, last = first]) => first <= client[1] && client[1] <= last);
-    const row = line ? rows[lines.indexOf(Number(line[1]))] : entry ? rows[entry[1] - 1] : client ? rows.find(holds) : rows.at(-1);
+    const row = labelledSo ?? (line ? rows[lines.indexOf(Number(line[1]))] : entry ? rows[entry[1] - 1] : client ? rows.find(holds) : rows.at(-1));
     if (!row) return [];
+    if (row.querySelector("[data-label]")) {
+      const fields = [...row.querySelectorAll("[data-parameter], [data-field]")];
+      const names = (field) => field.dataset.parameter ?? field.dataset.field;
+      const speaksOf = fields.filter((field) => error.includes(`${names(field)}:`)).sort((a, b) => names(b).length - names(a).length);
+      return [row, speaksOf[0] ?? row.querySelector("[data-label]")];
+    }
     const named = error.match(/: (\w+):? /)?.[1];
     return [row, row.querySelector(`[data-parameter="${named}"]`) ?? row.querySelector("input")];
   };
 
   const setUp = (field) => {
+    if ("ready" in field.dataset) return;
+    field.dataset.ready = "";
     const name = field.dataset.rowsOf;
+    const most = Number(field.dataset.most) || Infinity;
     const text = field.querySelector("textarea");
     const error = field.querySelector(".error");
     const chooser = element("div", { class: "row-chooser", role: "group", "aria-labelledby": field.querySelector("label").id });
@@ -116,6 +190,7 @@ window.behaviourRows = (() => {
     const count = () => {
       rows().forEach((row, place) => row.setAttribute("aria-label", `Row ${place + 1}`));
       add.textContent = rows().length ? "Add another" : OF[name].add;
+      add.hidden = rows().length >= most || list.dataset.long === "";
     };
     const tell = () => {
       text.value = rows().map((row) => write(name, row)).join("\n");
@@ -136,7 +211,9 @@ window.behaviourRows = (() => {
       const isLong = full.length > MOST_ROWS;
       const note = element("p", { class: "note" }, `${full.length} lines, which are more than rows can show.`);
       list.replaceChildren(...(isLong ? [note] : full.map((place) => makeRow(name, lines[place - 1]))));
-      add.hidden = isLong;
+      if (most === 1) for (const button of list.querySelectorAll("[data-remove]")) button.hidden = true;
+      if (isLong) list.dataset.long = "";
+      else delete list.dataset.long;
       if (isLong) open(true);
       count();
       return full;
@@ -145,11 +222,17 @@ window.behaviourRows = (() => {
     list.addEventListener("input", tell);
     list.addEventListener("change", (event) => event.target !== list && tell());
     text.addEventListener("input", show);
+    const another = () => {
+      const labels = rows().map((row) => row.querySelector("[data-label]")?.value.trim());
+      let place = rows().length + 1;
+      while (labels.includes(`economy ${place}`)) place += 1;
+      return `economy ${place}:`;
+    };
     add.addEventListener("click", () => {
       const taken = rows().flatMap((row) => numbers(row.querySelector("[data-who]")?.value ?? ""));
       let free = 1;
       while (taken.some(([first, last = first]) => first <= free && free <= last)) free += 1;
-      list.append(makeRow(name, name === "population" ? `10% ${KINDS[0].name}` : `${free}: ${KINDS[0].name}`));
+      list.append(makeRow(name, isEconomy(name) ? another() : name === "population" ? `10% ${KINDS[0].name}` : `${free}: ${KINDS[0].name}`));
       changed();
       rows().at(-1).querySelector("input").focus();
     });
@@ -178,6 +261,15 @@ window.behaviourRows = (() => {
       row?.after(error);
     }
   };
+
+  // A form that is not the one that starts a simulation: set up by itself, and again when it comes back.
+  const others = () => document.querySelectorAll("form:not(#start) [data-rows-of]").forEach(setUp);
+  document.addEventListener("htmx:afterSwap", (event) => {
+    others();
+    if (event.detail.requestConfig?.elt.closest("#reprice") && event.detail.xhr.status >= 400)
+      [...document.querySelectorAll("#reprice [aria-invalid]")].find((field) => field.offsetParent)?.focus();
+  });
+  others();
 
   return {
     // Of a form that has just come.

@@ -44,6 +44,20 @@ def percent(share: float | None) -> str:
 
 
 @register.filter
+def percent_short(share: float | None) -> str:
+    """A share as a whole number of percent, where a picture has little room; what would be 0 is told as less than 1."""
+    if share is None:
+        return NOTHING
+    return "<1" if 0 < share < 0.005 else f"{100 * share:.0f}"
+
+
+@register.filter
+def in_tokens(microtokens: int) -> float:
+    """For a chart's axis alone."""
+    return microtokens / MICRO
+
+
+@register.filter
 def thousands(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,}"
 

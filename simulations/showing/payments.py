@@ -1,0 +1,372 @@
+"""A round's payment with its numbers put in: from a token back to what was measured. Nothing is computed by what pays:
+shares before rounding are of floats, for a page; `recomputed` does it exactly, in a child.
+
+A fixed number of queries; memory by the round's cohort.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.core.paginator import Paginator
+from django.urls import reverse
+
+import kinds
+from extensions.records import files_of
+from incentives.coalitions import Table, read
+from incentives.memo import Facts, Paid
+from incentives.models import Evidence, Transaction, Verified
+from incentives.rewards import MICROTOKENS
+from simulations import economies, records, repricing
+from simulations.config import PAYING
+from simulations.models import Round, Shadow, ShadowRound, Simulation
+from simulations.running.folding import CannotFold
+from simulations.showing import wording
+from simulations.showing.ledgers_shown import MOST_ECONOMIES, differences
+
+SHARE_ROWS = 50
+MOST_PLAYERS = 10  # of a game whose marginal contributions are listed
+RECOMPUTE_SECONDS = 30.0  # after which no further economy is begun
+
+
+def explained(posted: Transaction, client: str | None, page: str | None) -> dict[str, Any] | None:
+    """What a transaction's page tells of the payment that it is; None where it is none of a round. `client`: of whose
+    share, by default of the largest. See settings.PAYMENTS_EXPLAINED_BY."""
+    number = posted.memo.get("round")
+    if type(number) is not int or posted.reverses_id:
+        return None
+    of_ledger = Shadow.objects.filter(ledger=posted.ledger_id).select_related("simulation")
+    shadow = of_ledger.first() if posted.ledger.is_shadow else None
+    simulation = shadow.simulation if shadow else Simulation.objects.filter(ledger=posted.ledger_id).first()
+    row = simulation and simulation.rounds.filter(number=number).first()
+    if simulation is None or row is None:
+        return None
+    made = ShadowRound.objects.filter(shadow=shadow, number=number).first() if shadow else None
+    parts = records.parts_of(simulation, [number])[number]
+    facts = records.facts_of(simulation, row, parts)
+    paid = economies.paid_by(made) if made else records.paid_of(row, parts)
+    economy = shadow.specification if shadow else simulation.configuration
+    context: dict[str, Any] = {
+        "template": "simulations/_payment.html",
+        "simulation": simulation,
+        "round": row,
+        "label": shadow.label if shadow else PAYING,
+        "economy_number": shadow.number if shadow else 0,
+        "says": wording.economy(differences(simulation, shadow.specification)) if shadow else "",
+        "facts": facts,
+        "paid": paid,
+        "pool": pool_formulas(economy, facts, paid),
+        "rule": rule_of(simulation, row, economy, shadow),
+        "valuation": wording.kind("valuation", economy["valuation"]["kind"]),
+        "verified": Verified.objects.filter(ledger=posted.ledger_id, problem="", sequence__gte=posted.sequence).first(),
+        "others": [],
+        "is_whole": len(parts) == row.cohort_size == len(paid.shares),
+    }
+    if not context["is_whole"]:  # who was in it was let go of
+        return context
+    told = _table(row, paid)
+    context["game"] = told and {
+        "players": len(told.players),
+        "coalitions": told.count,
+        "words": wording.short(economy["game"]) if shadow or simulation.scheme >= 3 else "fedavg",
+    }
+    place = _place(facts, paid, client)
+    context |= _share_of(simulation, economy, facts, paid, place)
+    context["others"] = _other_economies(simulation, posted, number, place, len(facts.cohort), parts)
+    context["shares"], context["page"] = _shares(facts, paid, page)
+    if told and economy["valuation"]["kind"] == "shapley" and _is_listed(told, facts.cohort[place]):
+        query = f"?economy={context['economy_number']}&round={number}&client={facts.cohort[place]}"
+        context["marginals"] = reverse("simulations:marginals", args=[simulation.pk]) + query
+        context["num_marginals"] = 2 ** (len(told.players) - 1)
+    return context
+
+
+def _table(row: Round, paid: Paid) -> Table | None:
+    """Of what the economy asked for; None where it is not kept or cannot be read."""
+    found = Evidence.objects.filter(sha256=paid.utilities_sha256 or "").values_list("content", flat=True).first()
+    content = row.evidence if found is None and row.evidence_sha256 == paid.utilities_sha256 else found
+    try:
+        return read(bytes(content)) if content is not None else None
+    except ValueError:
+        return None
+
+
+def _is_listed(told: Table, client: int) -> bool:
+    n = len(told.players)
+    return n <= MOST_PLAYERS and told.count == 2**n and client in told.players
+
+
+def _place(facts: Facts, paid: Paid, client: str | None) -> int:
+    """Of the client in the cohort: the one that is asked for, else the one with the largest share."""
+    if client and client.isascii() and client.isdigit() and len(client) < 10 and int(client) in facts.cohort:
+        return facts.cohort.index(int(client))
+    return max(range(len(paid.shares)), key=lambda place: (paid.shares[place], -place))
+
+
+# Pool
+
+
+def pool_formulas(economy: Mapping[str, Any], facts: Facts, paid: Paid) -> list[str]:
+    """How many tokens the round pays, with its numbers put in, a line for each step."""
+    pool, kept = economy["pool"], paid.state.get("money", {})
+    burned, number = paid.burned, facts.round_number
+    lines = []
+    match pool["kind"]:
+        case "improvement" | "improvement_each_round" as kind:
+            before = facts.best_validation_loss if kind == "improvement" else facts.previous_validation_loss
+            factor = f"{pool.get('scaling_factor', 10.0):,.12g}"
+            if before is None or facts.validation_loss is None:
+                lines.append(f"pool = max(0, loss to beat − loss) × {factor} = {_tokens(paid.pool)}")
+            else:
+                drop = f"max(0, {before:.8f} − {facts.validation_loss:.8f})"
+                lines.append(f"pool = {drop} × {factor} = {_tokens(paid.pool)}")
+        case "fixed":
+            lines.append(f"pool = {pool['tokens']:,.12g} tokens in each round = {_tokens(paid.pool)}")
+        case "halving":
+            halvings = (number - 1) // pool["rounds"]
+            lines.append(f"pool = {pool['tokens']:,.12g} / 2^{halvings} = {_tokens(paid.pool)}")
+        case "decay":
+            lines.append(f"pool = {pool['tokens']:,.12g} × {pool['factor']:.12g}^{number - 1} = {_tokens(paid.pool)}")
+        case "treasury":
+            held = kept.get("treasury", 0) + burned + sum(paid.shares)
+            left = max(0, pool["rounds"] - number + 1)
+            lines.append(f"pool = {_tokens(held)} in the treasury / {left:,} rounds left = {_tokens(paid.pool)}")
+        case kind:
+            lines.append(f"pool = {kind} = {_tokens(paid.pool)}")
+    if (budget := economy.get("budget_tokens")) is not None:
+        before_it = kept.get("pools", 0) - paid.pool
+        lines.append(f"at most the budget of {budget:,.12g} less {_tokens(before_it)} of the rounds before")
+    if burned:
+        share = economy.get("burn_share") or 0
+        how = f"{share:.12g} × {_tokens(paid.pool)}" if share else "by the rule"
+        lines.append(f"burned = {how} = {_tokens(burned)}")
+    return lines
+
+
+def _tokens(microtokens: int) -> str:
+    return f"{microtokens / MICROTOKENS:,.6f}"
+
+
+# Share
+
+
+def weights_of(
+    rule: Mapping[str, Any], contributions: Sequence[float], sent: Sequence[bool]
+) -> tuple[str, list[float]] | None:
+    """A built-in rule in symbols, and everybody's weight under it, as floats; None for a rule that is not known here.
+    c is a contribution, c+ one above 0 and else 0, n how many sent something."""
+    gains = [max(0.0, each) if here else 0.0 for each, here in zip(contributions, sent, strict=True)]
+    total, workers = math.fsum(gains), sum(sent)
+    match rule["kind"]:
+        case "proportional":
+            return "c+ / Σ c+", gains
+        case "equal":
+            return "1 / n", [float(each) for each in sent]
+        case "wage_bonus":
+            wage = rule["share"]
+            if not total:
+                return "wage / n", [float(each) for each in sent]
+            mixed = [here * wage * total / workers + (1 - wage) * gain for gain, here in zip(gains, sent, strict=True)]
+            return f"{wage:g} / n + {1 - wage:g} × c+ / Σ c+", mixed
+        case "top_k":
+            least = sorted(gains, reverse=True)[min(rule["k"], len(gains)) - 1] if gains else 0.0
+            return f"c+ / Σ c+ of the {rule['k']:,} largest", [each if each >= least else 0.0 for each in gains]
+        case "rank":
+            return "rank / Σ ranks, the least is 1", [_rank(each, gains) for each in gains]
+        case "softmax":
+            scale = (max((abs(each) for each in contributions), default=0.0) or 1.0) * rule["temperature"]
+            best = max(contributions, default=0.0)
+            odds = [here * math.exp((each - best) / scale) for each, here in zip(contributions, sent, strict=True)]
+            return f"exp(c / {scale:.6g}) / Σ exp(c / {scale:.6g})", odds
+        case "winner_takes_all":
+            most = max(gains, default=0.0)
+            return "1 / number of the largest c+", [float(each == most > 0) for each in gains]
+        case "tullock":
+            power, best = rule["exponent"], max(gains, default=0.0) or 1.0
+            raised = [(each / best) ** power if each else 0.0 for each in gains]
+            return f"c+^{power:g} / Σ c+^{power:g}, over the largest", raised
+    return None
+
+
+def _rank(gain: float, gains: Sequence[float]) -> float:
+    """Equal ones share the mean of their ranks."""
+    if not gain:
+        return 0.0
+    return sum(0 < each < gain for each in gains) + (1 + sum(each == gain for each in gains)) / 2
+
+
+def _share_of(
+    simulation: Simulation, economy: Mapping[str, Any], facts: Facts, paid: Paid, place: int
+) -> dict[str, Any]:
+    """A client's share of the pool: its formula with the numbers put in, before and after rounding."""
+    rule, to_split = economy["reward_rule"], paid.pool - paid.burned
+    sent = [loss is not None for loss in facts.losses_before] if simulation.scheme >= 3 else [True] * len(facts.cohort)
+    found = weights_of(rule, paid.contributions, sent)
+    client: dict[str, Any] = {
+        "number": facts.cohort[place],
+        "reward": paid.shares[place],
+        "contribution": paid.contributions[place],
+        "error": paid.errors[place] if paid.errors else None,
+        "sent": facts.losses_before[place] is not None,
+        "loss_before": facts.losses_before[place],
+        "loss_after": facts.losses_after[place],
+        "num_examples": facts.num_examples[place],
+    }
+    context = {
+        "client": client,
+        "to_split": to_split,
+        "contributions_sum": math.fsum(paid.contributions),
+        "negative": sum(each < 0 for each in paid.contributions),
+        "rule_words": wording.kind("rule", rule["kind"]),
+    }
+    if found is None:
+        return context
+    symbols, weights = found
+    total = math.fsum(weights)
+    if rule["kind"] == "wage_bonus" and not math.fsum(max(0.0, each) for each in paid.contributions):
+        to_split = int(rule["share"] * to_split)
+    context["symbols"] = f"share = pool × {symbols}"
+    if total:
+        exact = to_split * weights[place] / total
+        context["numbers"] = (
+            f"{_tokens(to_split)} × {weights[place]:.8g} / {total:.8g} = {exact / MICROTOKENS:,.8f}, "
+            f"to the unit {_tokens(paid.shares[place])}"
+        )
+        context["exact_share"] = exact
+    else:
+        context["numbers"] = "nobody has a share, so the pool stays in the treasury"
+    return context
+
+
+def _shares(facts: Facts, paid: Paid, page: str | None) -> tuple[list[dict[str, Any]], Any]:
+    """Everybody's share, so many at a time, with a bar of its contribution: all on one scale, zero included."""
+    low, high = min(0.0, *paid.contributions), max(0.0, *paid.contributions)
+    span = (high - low) or 1.0
+    zero = 100 * -low / span
+    shown = Paginator(range(len(facts.cohort)), SHARE_ROWS).get_page(page)
+    rows = []
+    for place in shown:
+        value = paid.contributions[place]
+        width = 100 * abs(value) / span
+        rows.append(
+            {
+                "client": facts.cohort[place],
+                "contribution": value,
+                "reward": paid.shares[place],
+                "harms": value < 0,
+                "zero": f"{zero:.2f}",
+                "left": f"{zero - width if value < 0 else zero:.2f}",
+                "width": f"{width:.2f}",
+            }
+        )
+    return rows, shown
+
+
+def _other_economies(
+    simulation: Simulation, posted: Transaction, number: int, place: int, size: int, parts: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What the same client gets in the same round under the simulation's other economies. Two queries."""
+    rows = ShadowRound.objects.filter(shadow__simulation=simulation, number=number).order_by("shadow__number")
+    names = ("shadow__ledger", "shadow__label", "rewards")
+    found = [
+        (ledger, label, rewards[place])
+        for ledger, label, rewards in rows.values_list(*names)[:MOST_ECONOMIES]
+        if len(rewards) == size
+    ]
+    found.insert(0, (simulation.ledger_id, PAYING, parts[place]["reward_microtokens"]))
+    others = [each for each in found if each[0] != posted.ledger_id]
+    there = Transaction.objects.filter(ledger__in=[each[0] for each in others], key=posted.key)
+    at = {
+        ledger: (name, sequence) for ledger, name, sequence in there.values_list("ledger", "ledger__name", "sequence")
+    }
+    return [
+        {"label": label, "reward": reward, "ledger": at[ledger][0], "sequence": at[ledger][1]}
+        for ledger, label, reward in others
+        if ledger in at
+    ]
+
+
+def rule_of(simulation: Simulation, row: Round, economy: Mapping[str, Any], shadow: Shadow | None) -> dict[str, Any]:
+    """The rule with its version, and of a plug-in the source that it was paid by."""
+    choice = economy["reward_rule"]
+    name, _, version = ("" if shadow else row.rule).rpartition("@")
+    known = kinds.family("rule").get(choice["kind"])
+    if not name:
+        name, version = choice["kind"], str(known.version) if known else ""
+    sha256 = str(choice.get("source_sha256", ""))
+    is_it = known is not None and known.source_sha256 == sha256
+    files = files_of(sha256) if sha256 else None
+    return {
+        "name": name,
+        "version": version,
+        "help": known.help if known and is_it else "",
+        "sha256": sha256,
+        "files": files,
+    }
+
+
+# Again
+
+
+def recomputed(simulation: Simulation, number: int) -> dict[str, Any]:
+    """Whether each economy's payment of a round follows from what was kept, computed by a child process."""
+    began, checked, wrong, problem = time.monotonic(), 0, [], ""
+    is_whole = True
+    try:
+        for label, _, text in repricing.recompute(simulation, number):
+            checked += 1
+            if text:
+                wrong.append((label, text))
+            if time.monotonic() - began > RECOMPUTE_SECONDS:
+                is_whole = False
+                break
+    except CannotFold as error:
+        problem = str(error)
+    seconds = time.monotonic() - began
+    return {
+        "number": number,
+        "checked": checked,
+        "wrong": wrong,
+        "problem": problem,
+        "is_whole": is_whole,
+        "seconds": seconds,
+    }
+
+
+def marginals(simulation: Simulation, economy: int, number: int, client: int) -> dict[str, Any] | None:
+    """What the client added to each coalition without it, by size, and the mean over sizes: its exact Shapley value.
+    None where not all coalitions of at most MOST_PLAYERS were evaluated."""
+    row = simulation.rounds.filter(number=number).first()
+    if row is None:
+        return None
+    if economy:
+        made = ShadowRound.objects.filter(shadow__simulation=simulation, shadow__number=economy, number=number).first()
+        sha256 = made.evidence_sha256 if made else ""
+    else:
+        sha256 = row.evidence_sha256
+    told = _table(row, Paid(contributions=(), pool=0, minted=0, burned=0, shares=(), utilities_sha256=sha256 or None))
+    if told is None or not _is_listed(told, client):
+        return None
+    utilities, n = told.utilities(), len(told.players)
+    own = 1 << told.players.index(client)
+    rows = [
+        {
+            "members": [other for place, other in enumerate(told.players) if coalition >> place & 1],
+            "size": coalition.bit_count(),
+            "without": utilities[coalition],
+            "with": utilities[coalition | own],
+            "adds": utilities[coalition | own] - utilities[coalition],
+        }
+        for coalition in range(2**n)
+        if not coalition & own
+    ]
+    rows.sort(key=lambda each: (each["size"], each["members"]))
+    sizes = []
+    for size in range(n):
+        adds = [each["adds"] for each in rows if each["size"] == size]
+        sizes.append({"size": size, "count": len(adds), "mean": math.fsum(adds) / len(adds)})
+    value = math.fsum(each["mean"] for each in sizes) / n
+    return {"client": client, "number": number, "rows": rows, "sizes": sizes, "value": value, "players": told.players}

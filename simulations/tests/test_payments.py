@@ -1,0 +1,209 @@
+"""The page of a transaction: a token followed to what was measured, with numbers that give it."""
+
+import math
+import re
+
+import pytest
+from django.db.models import F
+from django.test import Client as Browser
+from django.test.html import parse_html
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kinds
+from incentives import ledger
+from incentives.economy import RuleFacts
+from incentives.models import Evidence
+from incentives.tests.cast import pay
+from simulations.models import Contribution, Round, ShadowRound, Simulation
+from simulations.showing import payments
+from simulations.tests.pages import text
+from simulations.tests.test_economies import recorded
+from simulations.tests.test_verify_ledger import unguarded  # noqa: F401
+
+RULES = [rule for rule in kinds.family("rule").values() if "/" not in rule.name]
+worth = st.floats(-1, 1, allow_subnormal=False).map(lambda value: round(value, 6))
+
+
+def get(address: str, status: int = 200, **headers: str) -> str:
+    response = Browser().get(address, headers=headers)
+    assert response.status_code == status
+    return response.content.decode()
+
+
+def page_of(simulation: Simulation, sequence: int = 2, shadow: int = 0, query: str = "") -> str:
+    name = f"simulation-{simulation.pk}" + (f"-{shadow}" if shadow else "")
+    return text(parse_html(get(f"/ledger/transactions/{name}/{sequence}/{query}")))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule.name for rule in RULES])
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_shares_before_rounding_are_those_of_the_rule(rule, data):
+    """To one unit, which rounding may move: every built-in rule in symbols against the rule itself."""
+    contributions = data.draw(st.lists(worth, min_size=1, max_size=8))
+    sent = data.draw(st.lists(st.booleans(), min_size=len(contributions), max_size=len(contributions)))
+    contributions = [value if here else 0.0 for value, here in zip(contributions, sent, strict=True)]
+    given_ = {name: parameter.default for name, parameter in rule.parameters.items()}
+    pool, size = 1_000_003, len(contributions)
+    facts = RuleFacts(
+        round_number=1,
+        clients=tuple(range(1, size + 1)),
+        contributions=tuple(contributions),
+        num_examples=(1,) * size,
+        sent=tuple(sent),
+    )
+    shares = rule.load()(facts, pool, {}, **given_).shares
+    symbols, weights = payments.weights_of({"kind": rule.name, **given_}, contributions, sent)
+    total = math.fsum(weights)
+    if rule.name == "wage_bonus" and not any(value > 0 for value in contributions):
+        pool = int(given_["share"] * pool)
+    assert symbols
+    assert bool(total) == any(shares)
+    for weight, share in zip(weights, shares, strict=True):
+        assert share == pytest.approx(pool * weight / total if total else 0, abs=1.01)
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_a_token_is_followed_to_what_was_measured():
+    simulation = recorded()
+    shown = page_of(simulation)
+    part = Contribution.objects.filter(round__number=2).order_by("-reward_microtokens").select_related("client")[0]
+    row, tokens = Round.objects.get(number=2), f"{part.reward_microtokens / 1e6:.6f}"
+    assert f"Why did client {part.client.number} get {tokens} tokens?" in shown
+    before, after, factor, pool = map(
+        float, re.search(r"pool = max\(0, ([\d.]+) − ([\d.]+)\) × ([\d.]+) = ([\d.]+)", shown).groups()
+    )
+    assert pool == row.pool_microtokens / 1e6 == pytest.approx((before - after) * factor, abs=2e-6)
+    pool, own, total, exact, rounded = map(
+        float, re.search(r"([\d.]+) × ([\d.e-]+) / ([\d.e-]+) = ([\d.]+), to the unit ([\d.]+)", shown).groups()
+    )
+    assert exact == pytest.approx(pool * own / total, rel=1e-6)
+    assert rounded == part.reward_microtokens / 1e6 == pytest.approx(exact, abs=1e-6)
+    assert own == pytest.approx(part.value, rel=1e-7)
+    for label in ("by size", "wage", "left out", "treasury"):
+        assert label in shown
+    transaction = simulation.ledger.transactions.get(sequence=2)
+    for value in (transaction.memo["facts_sha256"], transaction.memo["economy_sha256"], transaction.hash):
+        assert value in shown
+    assert row.evidence_sha256 in shown
+    assert "8 coalitions of 3 players" in shown
+
+
+@pytest.mark.django_db
+def test_each_economy_tells_its_own_pool_and_rule():
+    simulation = recorded()
+    wage = page_of(simulation, shadow=2)
+    assert "wage, which pays nobody" in wage
+    assert re.search(r"burned = 0\.1 × [\d.]+ = [\d.]+", wage)
+    assert "rule wage_bonus@1" in wage
+    assert "0.5 / n + 0.5 × c+ / Σ c+" in wage
+    budget = page_of(simulation, sequence=3, shadow=3)
+    assert "pool = 3 tokens in each round = 1.000000" in budget
+    assert "at most the budget of 7 less 6.000000 of the rounds before" in budget
+    treasury = page_of(simulation, sequence=1, shadow=4)
+    assert "pool = 9.000000 in the treasury / 3 rounds left = 3.000000" in treasury
+    size = page_of(simulation, shadow=1)
+    assert "without asking coalitions" in size
+
+
+@pytest.mark.django_db
+def test_everybodys_share_can_be_asked_for():
+    simulation = recorded()
+    assert "Client 2 sent nothing" in page_of(simulation, query="?client=2")
+    assert "No transfer: nothing was to be moved to it" in page_of(simulation, query="?client=2")
+    usual = page_of(simulation)
+    for nonsense in ("99", "x", "²", "-1", "9" * 30):
+        assert (
+            re.search("Why did client .*?tokens", page_of(simulation, query=f"?client={nonsense}&shares=x"))[0] in usual
+        )
+
+
+@pytest.mark.django_db
+def test_the_marginal_contributions_have_the_contribution_as_their_mean():
+    simulation = recorded()
+    for part in Contribution.objects.filter(round__number=2).exclude(client__number=2).select_related("client"):
+        table = payments.marginals(simulation, 0, 2, part.client.number)
+        assert len(table["rows"]) == 4
+        assert table["value"] == pytest.approx(part.value, abs=1e-12)
+    address = f"/simulations/{simulation.pk}/marginals/"
+    assert "What client 1 added" in get(f"{address}?round=2&client=1")
+    assert "<html" not in get(f"{address}?round=2&client=1&economy=2", **{"HX-Request": "true"})
+    assert address in get(f"/ledger/transactions/simulation-{simulation.pk}/2/")
+    for query in (
+        "",
+        "?round=2&client=2",
+        "?round=9&client=1",
+        "?round=2&client=1&economy=1",
+        "?round=2&client=1&economy=3",
+    ):
+        assert "Not every coalition" in get(f"{address}{query}")
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_recompute_says_equal_or_where_not():
+    simulation = recorded(2)
+    address = f"/simulations/{simulation.pk}/recompute/"
+    said = Browser().post(address, {"round": 2}).content.decode()
+    assert "Equal." in said
+    assert "3 payments of round 2" in said
+    ShadowRound.objects.filter(shadow__number=1, number=2).update(pool_microtokens=F("pool_microtokens") + 1)
+    assert "Not equal: by size, round 2" in Browser().post(address, {"round": 2}).content.decode()
+    Evidence.objects.all().delete()
+    assert "cannot be computed again" in Browser().post(address, {"round": 1}).content.decode()
+    assert [Browser().post(address, {"round": each}).status_code for each in ("0", "4", "x", "")] == [422] * 4
+    assert Browser().get(address).status_code == 405
+    assert Browser(enforce_csrf_checks=True).post(address, {"round": 2}).status_code == 403
+
+
+@pytest.mark.django_db
+def test_an_old_payment_tells_what_it_can(unguarded):  # noqa: F811
+    """A row of scheme 1: the loss before was not written down, and the memo names rule and evidence."""
+    simulation = recorded(0)
+    Simulation.objects.filter(pk=simulation.pk).update(scheme=1, training_sha256="")
+    row = simulation.rounds.get(number=2)
+    content = Evidence.objects.get(sha256=row.evidence_sha256).content
+    simulation.rounds.filter(number=2).update(
+        evidence=content,
+        rule="proportional@1",
+        economy_state={},
+        previous_validation_loss=None,
+        best_validation_loss=None,
+        minted_microtokens=None,
+        carried=None,
+    )
+    Contribution.objects.update(num_examples=None, effort=None)
+    Evidence.objects.all().delete()
+    memo = {"round": 2, "rule": "proportional@1", "evidence_sha256": row.evidence_sha256, "weights_sha256": "ab"}
+    simulation.ledger.transactions.filter(sequence=2).update(memo=memo)
+    shown = page_of(simulation)
+    assert "pool = max(0, loss to beat − loss) × 10" in shown
+    assert "rule proportional@1" in shown
+    assert f"evidence sha256 {row.evidence_sha256}" in shown
+    assert "8 coalitions of 3 players" in shown
+
+
+@pytest.mark.django_db
+def test_what_was_let_go_of_is_said():
+    simulation = recorded(0)
+    Contribution.objects.filter(round__number=2).delete()
+    shown = page_of(simulation)
+    assert "What round 2 paid" in shown
+    assert "Who was in the round was let go of" in shown
+
+
+@pytest.mark.django_db
+def test_a_transaction_that_is_no_rounds_payment_is_shown_as_before():
+    pay(ledger.open_ledger("manual"), "one", 4)
+    html = get("/ledger/transactions/manual/1/")
+    assert "Transaction 1" in html
+    assert "Recompute" not in html
+
+
+@pytest.mark.django_db
+def test_a_large_cohort_costs_as_many_queries_as_a_small_one(django_assert_max_num_queries):
+    simulation = recorded()
+    with django_assert_max_num_queries(16):
+        get(f"/ledger/transactions/simulation-{simulation.pk}-2/2/")
