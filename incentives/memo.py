@@ -7,10 +7,12 @@ in hexadecimal. The facts are what training alone decides, the same for every ec
 specification, what it looked at, what it paid and what it keeps for the next round; neither its label nor any other
 economy, so one that is added later ends with the head that it would have had from the start.
 
-Encoding, of which every value has one and no two values the same:
+Encoding, of which every value has one and no two values the same; but large whole numbers, which a database may give
+back for what was a float (1e16 as 10000000000000000), and no amount of money is as large:
 
     null n   true t   false f
     whole number    i, decimal digits, ;          i-12;
+                    from 10^16 on, of either sign: as the nearest float, if there is one
     float           d, eight little-endian bytes of IEEE 754; -0.0 as 0.0; neither infinite nor NaN
     text, bytes     s or b, their length in bytes in decimal digits, :, the bytes (of text its UTF-8)    s3:abc
     list            l, its members, e
@@ -24,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -84,7 +87,8 @@ def _encode(value: Any, parts: list[bytes]) -> None:
     elif isinstance(value, bool):
         parts.append(b"t" if value else b"f")
     elif isinstance(value, int):
-        parts.append(b"i%d;" % value)
+        is_large = 10**16 <= abs(value) <= int(sys.float_info.max)
+        parts.append(b"d" + struct.pack("<d", value) if is_large else b"i%d;" % value)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} has no encoding")

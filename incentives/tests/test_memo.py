@@ -47,7 +47,9 @@ def read(data: bytes, at: int = 0):
 
 
 def typed(value):
-    """Equal for equal values of equal types: 1 is not 1.0, and no True."""
+    """Equal for equal values of equal types: 1 is not 1.0, and no True. But 10^16 is 1e16, as jsonb has it."""
+    if type(value) is int and abs(value) >= 10**16:
+        value = float(value)
     if isinstance(value, list | tuple):
         return "list", [typed(each) for each in value]
     if isinstance(value, dict):
@@ -74,6 +76,9 @@ def test_it_is_as_the_page_says():
     )
     assert encode(-0.0) == encode(0.0)
     assert encode((1, 2)) == encode([1, 2])
+    assert encode(10**16 - 1) == b"i9999999999999999;"
+    assert encode([10**16, -(10**23)]) == encode([1e16, -1e23])
+    assert encode(10**400) == b"i1" + b"0" * 400 + b";"
     for wrong in (float("nan"), float("inf"), object(), {1: 2}):
         with pytest.raises((ValueError, AttributeError, TypeError)):
             encode(wrong)
