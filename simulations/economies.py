@@ -38,6 +38,11 @@ def keep(evidence: Iterable[bytes]) -> None:
         )
 
 
+def transaction_key(number: int) -> str:
+    """Of a round's payment, in any economy's ledger."""
+    return f"round:{number}:reward"
+
+
 def memo(number: int, facts_sha256: str, economy: Specification, paid: Paid) -> dict[str, int | str]:
     """What a round's transaction commits to, from scheme 3 on."""
     return {"round": number, "facts_sha256": facts_sha256, "economy_sha256": paid.sha256(economy.hashed())}
@@ -56,7 +61,7 @@ def posting(ledger_id: int, number: int, clients: Sequence[int], paid: Paid, mem
     ]
     return Posting(
         ledger_id=ledger_id,
-        key=f"round:{number}:reward",
+        key=transaction_key(number),
         transfers=[entry for entry in moved if entry.amount],
         description=f"Reward of round {number}",
         memo=memo,
@@ -64,10 +69,10 @@ def posting(ledger_id: int, number: int, clients: Sequence[int], paid: Paid, mem
 
 
 def paid_by(made: events.ShadowRound | ShadowRound) -> Paid:
-    """What a shadow made of a round, from its event or its row."""
+    """What a shadow made of a round, from its event or its row, where JSON may have made large floats whole."""
     return Paid(
-        contributions=tuple(made.contributions),
-        errors=None if made.errors is None else tuple(made.errors),
+        contributions=tuple(map(float, made.contributions)),
+        errors=None if made.errors is None else tuple(map(float, made.errors)),
         pool=made.pool_microtokens,
         minted=made.minted_microtokens,
         burned=made.burned_microtokens,
@@ -119,16 +124,22 @@ def record(made: Sequence[tuple[Shadow, Paid]], number: int, clients: Sequence[i
     parts = [
         part
         for shadow, paid in made
-        for client, worth, share in zip(clients, paid.contributions, paid.shares, strict=True)
-        for part in (shadow.pk, client, worth, share)
+        for client, worth, error, share in zip(
+            clients, paid.contributions, paid.errors or [None] * len(clients), paid.shares, strict=True
+        )
+        for part in (shadow.pk, client, worth, None if error is None else error * error, share)
     ]
-    width = 4 * 2_000  # of SQLite's 32,766 parameters
+    width = 5 * 2_000  # of SQLite's 32,766 parameters
     for batch in (parts[start : start + width] for start in range(0, len(parts), width)):
-        rows = ", ".join(["(%s, %s, %s, %s)"] * (len(batch) // 4))
+        rows = ", ".join(["(%s, %s, %s, %s, %s)"] * (len(batch) // 5))
         ledger.query(
-            f"INSERT INTO simulations_shadowclient (shadow_id, number, contribution, reward_microtokens) VALUES {rows} "
+            "INSERT INTO simulations_shadowclient "
+            f"(shadow_id, number, contribution, contribution_variance, reward_microtokens) VALUES {rows} "
             "ON CONFLICT (shadow_id, number) DO UPDATE SET "
             "contribution = simulations_shadowclient.contribution + excluded.contribution, "
+            "contribution_variance = coalesce(simulations_shadowclient.contribution_variance "
+            "+ excluded.contribution_variance, simulations_shadowclient.contribution_variance, "
+            "excluded.contribution_variance), "
             "reward_microtokens = simulations_shadowclient.reward_microtokens + excluded.reward_microtokens",
             *batch,
         )

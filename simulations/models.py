@@ -185,6 +185,9 @@ class Client(models.Model):
     behaviour = models.CharField(max_length=130)
     rounds = models.PositiveIntegerField(default=0, help_text="in whose cohort it was")
     contribution = models.FloatField(default=0.0, help_text="sum over rounds")
+    contribution_variance = models.FloatField(
+        null=True, help_text="sum over rounds of the squares of standard errors; null where nothing is estimated"
+    )
     reward_microtokens = models.BigIntegerField(default=0, help_text="sum over rounds")
 
     class Meta:
@@ -325,6 +328,7 @@ class ShadowClient(models.Model):
     shadow = models.ForeignKey(Shadow, on_delete=models.PROTECT, related_name="clients")
     number = models.PositiveIntegerField(help_text="the client's")
     contribution = models.FloatField(default=0.0)
+    contribution_variance = models.FloatField(null=True, help_text="as of a simulation's client")
     reward_microtokens = models.BigIntegerField(default=0)
 
     class Meta:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from django.db.models import Sum
+from django.db.models import F, Sum
 
 from incentives.chain import Entry
 from incentives.memo import Facts, Paid
@@ -169,6 +169,7 @@ def _by_account(entries: Sequence[Entry]) -> list[tuple[str, int]]:
 
 def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
     """Sums over rounds that are not those of the rounds: of clients, and of the simulation or shadow."""
+    variances: dict[int, float] = defaultdict(float)
     if shadow:
         rounds = ShadowRound.objects.filter(shadow=shadow)
         cohorts: dict[int, list[int]] = defaultdict(list)
@@ -181,39 +182,50 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
             cohorts[number].append(client)
         worth: dict[int, float] = defaultdict(float)
         rewards: dict[int, int] = defaultdict(int)
-        for number, of_round, shares in rounds.order_by("number").values_list("number", "contributions", "rewards"):
+        lists = ("number", "contributions", "errors", "rewards")
+        for number, of_round, errors, shares in rounds.order_by("number").values_list(*lists):
             if len(cohorts[number]) != len(shares):
                 return  # contributions of an archived run were let go of
-            for client, value, share in zip(cohorts[number], of_round, shares, strict=True):
+            for client, value, error, share in zip(
+                cohorts[number], of_round, errors or [0.0] * len(shares), shares, strict=True
+            ):
                 worth[client] += value
+                variances[client] += error * error
                 rewards[client] += share
         held = ShadowClient.objects.filter(shadow=shadow).order_by("number")
-        sums = held.values_list("number", "contribution", "reward_microtokens")
+        sums = held.values_list("number", "contribution", "contribution_variance", "reward_microtokens")
         whole: Any = shadow
     else:
         rounds = simulation.rounds.all()
         parts = Contribution.objects.filter(round__simulation=simulation)
         by_client = (
-            parts.order_by().values("client__number").annotate(w=Sum("value", default=0.0), r=Sum("reward_microtokens"))
+            parts.order_by()
+            .values("client__number")
+            .annotate(
+                w=Sum("value", default=0.0), v=Sum(F("error") * F("error"), default=0.0), r=Sum("reward_microtokens")
+            )
         )
-        found = list(by_client.values_list("client__number", "w", "r"))
-        worth, rewards = {client: w for client, w, _ in found}, {client: r for client, _, r in found}
+        found = list(by_client.values_list("client__number", "w", "v", "r"))
+        worth, rewards = {client: w for client, w, _, _ in found}, {client: r for client, _, _, r in found}
+        variances |= {client: v for client, _, v, _ in found}
         sums = Client.objects.filter(simulation=simulation).order_by("number")
-        sums = sums.values_list("number", "contribution", "reward_microtokens")
+        sums = sums.values_list("number", "contribution", "contribution_variance", "reward_microtokens")
         if simulation.pruned_at and simulation.archived and not found:
             sums = sums.none()  # they were let go of
         whole = simulation
-    said = {client: (contribution, reward) for client, contribution, reward in sums}
+    said = {client: sums_of for client, *sums_of in sums}
     for client in sorted(said | rewards):
         if client not in said:
             yield f"client {client} has no sums, its rounds make {rewards[client]:,} micro-tokens"
             continue
-        contribution, reward = said[client]
+        contribution, variance, reward = said[client]
         if reward != rewards.get(client, 0):
             yield f"client {client} is said to have {reward:,} micro-tokens, its rounds make {rewards.get(client, 0):,}"
         value = worth.get(client, 0.0)
         if not math.isclose(contribution, value, rel_tol=SLACK, abs_tol=SLACK):
             yield f"client {client} is said to be worth {contribution}, its rounds make {value}"
+        if not math.isclose(variance or 0.0, variances[client], rel_tol=SLACK, abs_tol=SLACK):
+            yield f"client {client} is said to be worth that with a variance of {variance}, not {variances[client]}"
     totals = rounds.aggregate(pool=Sum("pool_microtokens", default=0), burned=Sum("burned_microtokens", default=0))
     name = f"shadow {shadow.label}" if shadow else f"simulation {simulation.pk}"
     if totals["pool"] != whole.pool_microtokens:

@@ -247,8 +247,11 @@ def _contributions(row: Round, event: events.Round) -> None:
         client = clients[part.client]
         client.rounds += 1
         client.contribution += part.contribution or 0.0
+        if part.error is not None:
+            client.contribution_variance = (client.contribution_variance or 0.0) + part.error * part.error
         client.reward_microtokens += part.reward_microtokens
-    Client.objects.bulk_update(clients.values(), ["rounds", "contribution", "reward_microtokens"], batch_size=200)
+    sums = ["rounds", "contribution", "contribution_variance", "reward_microtokens"]
+    Client.objects.bulk_update(clients.values(), sums, batch_size=200)
     Contribution.objects.bulk_create(
         Contribution(
             round=row,
