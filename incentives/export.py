@@ -66,7 +66,7 @@ def jsonl_lines(ledgers: Iterable[Ledger]) -> Iterator[str]:
     for ledger in ledgers:
         for posted in history(ledger):
             more = {"manifests": found} if posted.sequence == 1 and (found := manifests(ledger)) else {}
-            yield json.dumps(_object(ledger, posted) | more, ensure_ascii=False) + "\n"
+            yield json.dumps(as_object(ledger, posted) | more, ensure_ascii=False) + "\n"
 
 
 def manifests(ledger: Ledger) -> list[dict[str, Any]]:
@@ -76,7 +76,8 @@ def manifests(ledger: Ledger) -> list[dict[str, Any]]:
     return found
 
 
-def _object(ledger: Ledger, posted: Transaction) -> dict[str, Any]:
+def as_object(ledger: Ledger, posted: Transaction) -> dict[str, Any]:
+    """A transaction with its transfers: all that is hashed, and what came of it."""
     return {
         "ledger": ledger.name,
         "sequence": posted.sequence,

@@ -48,11 +48,12 @@ class Kept:
         return self.facts.cohort
 
 
-def reprice(simulation: Simulation, label: str, values: Mapping[str, Any]) -> Shadow:
+def reprice(simulation: Simulation, label: str, values: Mapping[str, Any], *, seconds: float | None = None) -> Shadow:
     """Another shadow of a finished run, from its evidence; `values` as in a configuration's `shadows`.
 
-    Goes on where an equal one was cut off. ConfigError for what is no economy, a taken label, or a run that is not
-    finished; CannotFold where what was kept does not hold what it needs, before anything is written.
+    Goes on where an equal one was cut off. Costs twice the computing: all of it is done once before anything is
+    written, in at most so many `seconds` where they are given, else TookTooLong. ConfigError for what is no economy, a
+    taken label, or a run that is not finished; CannotFold where what was kept does not hold what it needs.
     """
     config = SimulationConfig.from_record(simulation.config, simulation.scheme)
     config = dataclasses.replace(config, shadows=({"label": label, **values},), scheme=SCHEME, first=None)
@@ -67,13 +68,13 @@ def reprice(simulation: Simulation, label: str, values: Mapping[str, Any]) -> Sh
         raise ConfigError({"label": f"{simulation} has an economy {label} already"})
     if there is not None and there.rounds_done >= simulation.rounds_done:
         return there
-    for _ in _priced(simulation, economy):  # all of it, so that nothing is begun that cannot be ended
+    for _ in _priced(simulation, economy, seconds):  # all of it, so that nothing is begun that cannot be ended
         pass
     plugins.keep_sources(config)
     shadow = there or _opened(simulation, label, economy)
     written = shadow.rounds_done
     chunk: list[tuple[Kept, Paid, bytes | None]] = []
-    for each in _priced(simulation, economy):
+    for each in _priced(simulation, economy, seconds and 2 * seconds):  # so what has begun is ended
         if each[0].row.number > written:
             chunk.append(each)
         if len(chunk) == ROUNDS:
@@ -84,9 +85,13 @@ def reprice(simulation: Simulation, label: str, values: Mapping[str, Any]) -> Sh
     return shadow
 
 
-def recompute(simulation: Simulation, number: int | None = None) -> Iterator[tuple[str, int, str]]:
+def recompute(
+    simulation: Simulation, number: int | None = None, *, seconds: float | None = None
+) -> Iterator[tuple[str, int, str]]:
     """For each economy and round, or of one round alone, what of its payment does not follow; an empty text where all
-    does. CannotFold where what was kept does not hold what is needed."""
+    does. CannotFold where what was kept does not hold what is needed; TookTooLong where computing takes more than so
+    many `seconds`."""
+    left = seconds
     config = SimulationConfig.from_record(simulation.config, simulation.scheme)
     shadows = {each.label: each for each in simulation.shadows.order_by("number")}
     found = {PAYING: (config.economies[0][1], simulation.scheme)}
@@ -94,7 +99,7 @@ def recompute(simulation: Simulation, number: int | None = None) -> Iterator[tup
     for label, (economy, scheme) in found.items():
         if not economy.is_valued:
             continue
-        with Child(_header(simulation, economy, scheme)) as child:
+        with Child(_header(simulation, economy, scheme), left) as child:
             for kept in rounds(simulation, number):
                 if label not in kept.paid:
                     continue
@@ -105,6 +110,7 @@ def recompute(simulation: Simulation, number: int | None = None) -> Iterator[tup
                     dataclasses.asdict(kept.paid[label]),
                 )
                 yield label, kept.row.number, wrong
+        left = left and left - child.waited
 
 
 def rounds(simulation: Simulation, number: int | None = None) -> Iterator[Kept]:
@@ -148,9 +154,11 @@ def rounds(simulation: Simulation, number: int | None = None) -> Iterator[Kept]:
             states = {label: each.state for label, each in paid.items()}
 
 
-def _priced(simulation: Simulation, economy: Specification) -> Iterator[tuple[Kept, Paid, bytes | None]]:
+def _priced(
+    simulation: Simulation, economy: Specification, seconds: float | None
+) -> Iterator[tuple[Kept, Paid, bytes | None]]:
     askers = _askers(simulation, economy)
-    with Child(_header(simulation, economy, SCHEME)) as child:
+    with Child(_header(simulation, economy, SCHEME), seconds) as child:
         for kept in rounds(simulation):
             facts, tables = (
                 dataclasses.asdict(kept.facts),
@@ -202,6 +210,8 @@ def _fill_in(simulation: Simulation) -> None:
 
 
 def _untrained_loss(simulation: Simulation, config: SimulationConfig) -> float | None:
+    from incentives.valuation.evidence import EvidenceError, unpack  # numpy, which no web process loads
+
     _, economy = config.economies[0]
     row = simulation.rounds.filter(number=1).first()
     if row is None or row.evidence is None or economy.utility != "loss":

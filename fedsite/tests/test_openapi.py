@@ -16,7 +16,8 @@ STREAMS = r"/stream/?$"
 RULES = """
 [[operations]]
 include-operation-id = [
-    "simulations_api_start", "simulations_api_estimate", "incentives_api_transfers", "incentives_api_reward"
+    "simulations_api_start", "simulations_api_estimate", "incentives_api_transfers", "incentives_api_reward",
+    "simulations_api_reprice"
 ]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 409, 422, 429]
 """

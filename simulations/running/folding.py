@@ -8,14 +8,19 @@ with a line. `Child` is how others see it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from extensions.environment import environment
 
@@ -26,15 +31,21 @@ class CannotFold(Exception):
     """What was kept does not hold what is needed, or a kind's code fails; the text is a plain sentence."""
 
 
+class TookTooLong(CannotFold):
+    """The process that computes was ended for it."""
+
+
 class Child:
     """The process that computes; use it as a context.
 
     `header`: `specification` (an economy's), `strategy` (the configuration's), `scheme`, `seed`; for plug-ins
-    `plugins_dir`, `plugins` and `sources` (the kept files by source hash).
+    `plugins_dir`, `plugins` and `sources` (the kept files by source hash). `seconds`: after so many of waiting for its
+    answers it is ended, and TookTooLong is raised.
     """
 
-    def __init__(self, header: Mapping[str, Any]) -> None:
-        self.header = header
+    def __init__(self, header: Mapping[str, Any], seconds: float | None = None) -> None:
+        self.header, self.most = header, seconds
+        self.waited, self.is_late = 0.0, False
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -49,8 +60,14 @@ class Child:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.process.kill()
+        self._end()
         self.process.communicate()
+
+    def _end(self, is_late: bool = False) -> None:
+        """With whatever a plug-in may have started."""
+        self.is_late = is_late
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def priced(self, facts: Mapping[str, Any], tables: Sequence[bytes]) -> tuple[dict[str, Any], bytes | None]:
         """What the economy makes of the next round (the fields of Paid), and its evidence. CannotFold."""
@@ -66,11 +83,21 @@ class Child:
         return difference
 
     def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        self._tell(question)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        begin, limit = time.monotonic(), None
+        if self.most is not None:
+            limit = threading.Timer(max(0.0, self.most - self.waited), self._end, (True,))
+            limit.daemon = True
+            limit.start()
+        try:
+            self._tell(question)
+            assert self.process.stdout is not None
+            line = self.process.stdout.readline()
+        finally:
+            self.waited += time.monotonic() - begin
+            if limit:
+                limit.cancel()
         if not line:
-            raise CannotFold(f"the process that computes ended with status {self.process.wait()}")
+            self._ended()
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise CannotFold(answer["error"])
@@ -82,7 +109,13 @@ class Child:
             self.process.stdin.write(json.dumps(values).encode() + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            raise CannotFold(f"the process that computes ended with status {self.process.wait()}") from None
+            self._ended()
+
+    def _ended(self) -> NoReturn:
+        status = self.process.wait()
+        if self.is_late:
+            raise TookTooLong(f"computing takes more than {self.most:g} seconds")
+        raise CannotFold(f"the process that computes ended with status {status}")
 
 
 def _text(tables: Sequence[bytes]) -> list[str]:
@@ -90,9 +123,8 @@ def _text(tables: Sequence[bytes]) -> list[str]:
 
 
 def main() -> None:
-    """The child."""
-    import os
-
+    """The child; it ends with its parent."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what plug-ins print is no answer
     answers = _answers(json.loads(sys.stdin.readline()))
@@ -100,6 +132,12 @@ def main() -> None:
     for line in sys.stdin:
         pipe.write(json.dumps(answers.send(json.loads(line))) + "\n")
         pipe.flush()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _answers(header: Mapping[str, Any]) -> Any:

@@ -97,6 +97,7 @@ class Result(Record):
     scheme: int = Field(description="under which meaning of the configuration it was queued")
     game: str = Field(description="to whose model contributions are measured")
     manifests: list[dict[str, Any]] = Field(description="on what it was trained: at its start, each time it went on")
+    economies: list[str] = Field(description="labels, the paying one first; see economies/")
     rounds: list[RoundRow] = Field(description="the first 1,000, with the first 100 clients of each cohort")
     rounds_next: str | None = Field(description="where the other rounds are; null where there are none")
     clients: list[ClientRow]

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import connection
 
+from simulations.config import PAYING
 from simulations.models import Contribution, Simulation
 from simulations.running import events, lifecycle
 from simulations.showing import wording
@@ -58,6 +59,7 @@ def of_simulation(simulation: Simulation, *, most_rounds: int | None = None, mos
         "scheme": simulation.scheme,
         "game": simulation.configuration["game"],
         "manifests": simulation.manifests,
+        "economies": [PAYING, *simulation.shadows.order_by("number").values_list("label", flat=True)],
         "rounds": rounds(simulation, most=most_rounds, most_of_cohort=most_of_cohort),
         "clients": [
             {
@@ -145,7 +147,7 @@ def log_lines(simulation: Simulation) -> Iterator[str]:
 def of_events(happened: Iterable[events.Event]) -> dict[str, Any]:
     """The same of a run that was not recorded."""
     result: dict[str, Any] = {"id": None, "status": "running", "ledger_head": None, "failure": None}
-    result |= {"scheme": SCHEME, "game": None, "manifests": [], "warning": None}
+    result |= {"scheme": SCHEME, "game": None, "manifests": [], "economies": [PAYING], "warning": None}
     result |= {"config": None, "config_sha256": None, "weights_sha256": None, "rounds": [], "clients": []}
     for event in happened:
         OF_EVENT.get(type(event), lambda *_: None)(result, event)
@@ -158,6 +160,7 @@ def of_events(happened: Iterable[events.Event]) -> dict[str, Any]:
 
 def _resolved(result: dict[str, Any], event: events.Resolved) -> None:
     result |= {"config": event.config, "config_sha256": event.config_sha256}
+    result["economies"] = [PAYING, *(entry["label"] for entry in event.config["shadows"])]
     result |= {"game": event.config["game"], "manifests": [{"after_round": 0, **event.manifest}]}
 
 

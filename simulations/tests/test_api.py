@@ -158,7 +158,7 @@ def test_lists_cost_a_fixed_number_of_queries(client, django_assert_max_num_quer
 
 def test_a_record_has_its_rounds_and_clients(client, django_assert_max_num_queries):
     simulation = recorded()
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         result = client.get(f"{URL}{simulation.pk}/").json()
     assert (result["status"], result["ledger_head"]) == ("completed", simulation.ledger_head)
     assert [row["round"] for row in result["rounds"]] == [1, 2, 3]

@@ -33,7 +33,7 @@ def long_run() -> Simulation:
 def test_the_record_holds_the_first_rounds_and_says_where_the_others_are(
     client, long_run, django_assert_max_num_queries
 ):
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         record = client.get(f"/api/simulations/{long_run.pk}/").json()
     assert [row["round"] for row in record["rounds"]] == list(range(1, 1001))
     first, second, third = record["rounds"][:3]

@@ -1,0 +1,469 @@
+"""A run's economies over JSON: what each paid, the evidence that a payment rests on, payments computed again, economies
+priced after the run, and all of it as tables."""
+
+import base64
+import dataclasses
+import math
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from asgiref.sync import sync_to_async
+from django.db.models import Count, Prefetch, Q, Sum
+from django.db.models.functions import Length
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from ninja import Path, Query, Router, Schema
+from ninja import Status as Answer
+from ninja.errors import HttpError
+from pydantic import Field
+
+import kinds
+from incentives.export import as_object
+from incentives.models import Evidence, Ledger, Transaction, Transfer
+from incentives.paging import Problem, link_next
+from incentives.specification import Specification
+from kinds import ConfigError
+from simulations import economies as rows
+from simulations import owners, records, repricing, tables
+from simulations.config import OF_AN_ECONOMY, PAYING, SimulationConfig
+from simulations.models import Round, Shadow, ShadowClient, ShadowRound, Simulation
+from simulations.running.folding import CannotFold, TookTooLong
+from simulations.showing.api import SimulationId, body, field_schema, found
+
+router = Router(tags=["economies"])
+MOST = 2**31 - 1
+MOST_NUMBERS = 100_000  # clients of all economies in an answer
+MOST_ROUNDS = 2_000  # that are priced or computed again while somebody waits; more by a command
+MOST_UTILITIES = 2_000_000
+SECONDS = 60.0  # of computing, while somebody waits
+AT_ONCE = threading.BoundedSemaphore(2)  # children of this process
+MOST_TABLE_BYTES = 64_000_000  # of all utilities in an answer
+
+RoundNumber = Annotated[int, Path(ge=1, le=MOST)]
+
+
+class ClientPaid(Schema):
+    client: int
+    holder: int = Field(description="whose identity it is: its own")
+    contribution: float = Field(description="sum over rounds")
+    contribution_error: float | None = Field(
+        description="root of the sum of the squared standard errors of its rounds; null where nothing is estimated"
+    )
+    reward_microtokens: int = Field(description="sum over rounds")
+
+
+class Economy(Schema):
+    label: str = Field(description="`paying` is the configuration's own")
+    ledger: str | None
+    ledger_head: str | None
+    specification: dict[str, Any] = Field(description="of what it consists; resolved once the run has started")
+    added_at: datetime | None = Field(description="when it was priced after the run; null: it ran with it")
+    rounds_done: int
+    pool_microtokens: int = Field(description="sum over rounds")
+    paid_microtokens: int = Field(description="what of the pools clients got")
+    burned_microtokens: int
+
+
+class EconomyWithClients(Economy):
+    clients: list[ClientPaid] = Field(description="everyone of the run, in number order, of this page")
+
+
+class FactsOut(Schema):
+    """Lists in the order of `cohort`."""
+
+    training_sha256: str
+    round_number: int
+    cohort: list[int]
+    num_examples: list[int | None] = Field(description="that they report")
+    true_examples: list[int] = Field(description="that they hold")
+    effort: list[int | None] = Field(description="examples trained, each as often as it was in a batch")
+    losses_before: list[float | None] = Field(description="of their own data; null: it sent nothing")
+    losses_after: list[float | None]
+    update_norms: list[float]
+    previous_validation_loss: float | None
+    validation_loss: float | None
+    best_validation_loss: float | None = Field(description="of the rounds before")
+    weights_sha256: str
+
+
+class Utilities(Schema):
+    sha256: str
+    layout: str = Field(description="name and version, see incentives/valuation/evidence.py")
+    bytes: int
+    base64: str | None = Field(description="null where all tables of the round are more than 64 MB")
+
+
+class EconomyOfRound(Schema):
+    """Lists in the order of the facts' `cohort`; money in micro-tokens."""
+
+    label: str
+    ledger: str
+    specification: dict[str, Any]
+    hashed: dict[str, Any] = Field(description="of the specification what enters its hash: what is not at its default")
+    contributions: list[float]
+    errors: list[float] | None = Field(description="standard errors, where contributions are estimated")
+    pool: int
+    minted: int = Field(description="into the treasury")
+    burned: int
+    shares: list[int]
+    state: dict[str, Any] = Field(description="what it keeps for the next round")
+    utilities_sha256: str | None = Field(description="of the utilities that it asked for")
+    economy_sha256: str | None = Field(description="null before scheme 3, whose payments commit to less")
+    transaction: dict[str, Any] | None = Field(description="as in the ledger's JSON Lines; null where none was posted")
+
+
+class EvidenceOut(Schema):
+    simulation: int
+    round: int
+    scheme: int
+    facts: FactsOut
+    facts_sha256: str | None = Field(description="null where a run of an older release did not write them down")
+    economies: list[EconomyOfRound] = Field(description="that measure and pay; the paying one first")
+    utilities: list[Utilities] = Field(description="each once, though several economies may have asked for it")
+
+
+class Computed(Schema):
+    equal: bool
+    payments: int = Field(description="that were computed again")
+    economy: str | None = Field(None, description="of the first difference")
+    round: int | None = Field(None, description="of the first difference")
+    difference: str | None = Field(None, description="in words")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """An economy of a run as its rows know it; `shadow` is None for the paying one."""
+
+    label: str
+    shadow: Shadow | None
+    economy: Specification
+    values: dict[str, Any]
+
+
+def economies_of(simulation: Simulation) -> list[Shown]:
+    """The paying one first, then the shadows in their order. Three queries."""
+    burned = simulation.rounds.aggregate(sum=Sum("burned_microtokens", default=0))["sum"]
+    paying = SimulationConfig.from_record(simulation.config, simulation.scheme).economies[0][1]
+    ledger = Ledger.objects.filter(pk=simulation.ledger_id).first()
+    values = {
+        "label": PAYING,
+        "ledger": ledger and ledger.name,
+        "ledger_head": simulation.ledger_head or None,
+        "specification": paying.to_dict(),
+        "added_at": None,
+        "rounds_done": simulation.rounds_done,
+        "pool_microtokens": simulation.pool_microtokens,
+        "paid_microtokens": simulation.paid_microtokens,
+        "burned_microtokens": burned,
+    }
+    of_shadow = ("label", "ledger_head", "specification", "added_at", "rounds_done")
+    of_shadow += ("pool_microtokens", "paid_microtokens", "burned_microtokens")
+    shadows = [
+        Shown(
+            each.label,
+            each,
+            Specification.from_dict(each.specification),
+            {name: getattr(each, name) for name in of_shadow} | {"ledger": each.ledger.name},
+        )
+        for each in simulation.shadows.select_related("ledger").order_by("number")
+    ]
+    return [Shown(PAYING, None, paying, values), *shadows]
+
+
+@router.get("/{simulation_id}/economies/", response={200: list[EconomyWithClients], 404: Problem})
+def economies(
+    request: HttpRequest,
+    response: HttpResponse,
+    simulation_id: SimulationId,
+    cursor: Annotated[int, Query(ge=0, le=MOST, description="the number of the last client that was seen")] = 0,
+    limit: Annotated[
+        int, Query(ge=1, le=1000, description="clients of each economy; fewer where they are many")
+    ] = 1000,
+):
+    """All economies of a run, `paying` first, each with the clients after the cursor. Link tells the next clients."""
+    simulation = found(request, simulation_id)
+    shown = economies_of(simulation)
+    most = max(1, min(limit, MOST_NUMBERS // len(shown)))
+    sums = ("number", "contribution", "contribution_variance", "reward_microtokens")
+    everyone = simulation.clients.filter(number__gt=cursor).order_by("number")
+    page = list(everyone.values_list(*sums)[: most + 1])
+    if len(page) > most:
+        link_next(request, response, limit=limit, cursor=page[most - 1][0])
+    page = page[:most]
+    span = (page[0][0], page[-1][0]) if page else (1, 0)
+    of_shadows: dict[int, dict[int, tuple]] = {each.shadow.pk: {} for each in shown if each.shadow}
+    held = ShadowClient.objects.filter(shadow__in=of_shadows, number__range=span)
+    for pk, *row in held.values_list("shadow_id", *sums).iterator(10_000):
+        of_shadows[pk][row[0]] = tuple(row)
+    nothing = (0.0, None, 0)  # of a client that was in no cohort yet
+    return [
+        each.values
+        | {
+            "clients": [
+                _client(row if each.shadow is None else of_shadows[each.shadow.pk].get(row[0], (row[0], *nothing)))
+                for row in page
+            ]
+        }
+        for each in shown
+    ]
+
+
+def _client(row: tuple) -> dict[str, Any]:
+    number, contribution, variance, reward = row
+    error = None if variance is None or not math.isfinite(variance) else math.sqrt(variance)
+    return {
+        "client": number,
+        "holder": number,
+        "contribution": contribution,
+        "contribution_error": error,
+        "reward_microtokens": reward,
+    }
+
+
+@router.get("/{simulation_id}/rounds/{number}/evidence/", response={200: EvidenceOut, 404: Problem, 409: Problem})
+def evidence(request: HttpRequest, simulation_id: SimulationId, number: RoundNumber):
+    """All that the payments of a round rest on, with its hashes; docs/verify_payment.py derives them from it again."""
+    simulation = found(request, simulation_id)
+    row = simulation.rounds.filter(number=number).first()
+    if row is None:
+        raise HttpError(404, f"{simulation} has no round {number} yet; it has {simulation.rounds_done}")
+    parts = records.parts_of(simulation, [number])[number]
+    if len(parts) != row.cohort_size:
+        raise HttpError(409, f"Who was in round {number} is no longer known: its details were let go of")
+    facts = records.facts_of(simulation, row, parts)
+    is_told = bool(simulation.training_sha256) and None not in facts.num_examples
+    made = {
+        each.shadow_id: each for each in ShadowRound.objects.filter(shadow__simulation=simulation, number=row.number)
+    }
+    posted = _posted(simulation, number)
+    told = []
+    for each in economies_of(simulation):
+        economy = each.economy
+        if each.shadow is None:
+            paid, is_hashed, ledger = records.paid_of(row, parts), simulation.scheme >= 3, simulation.ledger_id
+        elif each.shadow.pk in made:
+            paid, is_hashed, ledger = rows.paid_by(made[each.shadow.pk]), True, each.shadow.ledger_id
+        else:
+            continue
+        if economy.is_valued:
+            told.append(
+                {"label": each.label, "ledger": each.values["ledger"]}
+                | {"specification": economy.to_dict(), "hashed": economy.hashed()}
+                | {field.name: getattr(paid, field.name) for field in dataclasses.fields(paid)}
+                | {"economy_sha256": paid.sha256(economy.hashed()) if is_hashed else None}
+                | {"transaction": posted.get(ledger)}
+            )
+    return {
+        "simulation": simulation.pk,
+        "round": row.number,
+        "scheme": simulation.scheme,
+        "facts": dataclasses.asdict(facts),
+        "facts_sha256": facts.sha256() if is_told else None,
+        "economies": told,
+        "utilities": _utilities(row, {each["utilities_sha256"] for each in told} - {None}),
+    }
+
+
+def _posted(simulation: Simulation, number: int) -> dict[int, dict[str, Any]]:
+    """By ledger, the transaction that paid a round."""
+    transfers = Transfer.objects.order_by("position").select_related("debit_account", "credit_account")
+    ledgers = [simulation.ledger_id, *simulation.shadows.values_list("ledger", flat=True)]
+    found = Transaction.objects.filter(ledger__in=ledgers, key=rows.transaction_key(number)).select_related(
+        "ledger", "reverses"
+    )
+    found = found.prefetch_related(Prefetch("transfers", transfers))
+    return {each.ledger_id: as_object(each.ledger, each) for each in found}
+
+
+def _utilities(row: Round, wanted: set[str]) -> list[dict[str, Any]]:
+    """The tables of a round's economies; those of schemes 1 and 2 lie in the round's row."""
+    if row.evidence is not None:
+        contents = {row.evidence_sha256: bytes(row.evidence)}
+        sizes = {sha256: len(content) for sha256, content in contents.items()}
+    else:
+        contents, sizes = {}, {}
+    kept = Evidence.objects.filter(sha256__in=wanted - sizes.keys())
+    sizes |= dict(kept.order_by("sha256").values_list("sha256", Length("content")))
+    if sum(sizes.values()) <= MOST_TABLE_BYTES:
+        contents |= {each.sha256: bytes(each.content) for each in kept}
+    return [
+        {
+            "sha256": sha256,
+            "layout": contents[sha256][:8].decode() if sha256 in contents else "FEDGAME3",
+            "bytes": size,
+            "base64": base64.b64encode(contents[sha256]).decode() if sha256 in contents else None,
+        }
+        for sha256, size in sizes.items()
+    ]
+
+
+LABEL = {"type": "string", "minLength": 1, "maxLength": 60, "description": "how it is called beside the others"}
+
+
+def of_economy() -> dict[str, Any]:
+    """An economy to be priced, as JSON schema."""
+    fields = {"label": LABEL} | {name: field_schema(name) for name in OF_AN_ECONOMY}
+    return {"type": "object", "required": ["label"], "additionalProperties": False, "properties": fields}
+
+
+OF_ROUND = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "round": {"type": "integer", "minimum": 1, "maximum": MOST, "description": "left out: all rounds, if not many"}
+    },
+}
+
+
+def as_body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+
+
+PRICED = {201: Economy, 403: Problem, 404: Problem, 409: Problem, 422: Problem, 503: Problem}
+
+
+@router.post("/{simulation_id}/reprice/", response=PRICED, openapi_extra=as_body(of_economy()))
+def reprice(request: HttpRequest, response: HttpResponse, simulation_id: SimulationId):
+    """Price a finished run by another economy, from its evidence: as if it had been in the configuration.
+
+    Fields that are left out are those of the paying economy. A repeat is harmless. Its owner and operators may.
+    """
+    simulation = found(request, simulation_id)
+    owners.require(request.user, simulation)
+    label, values = checked_economy(body(request))
+    if not simulation.is_finished or not simulation.rounds_done:
+        raise HttpError(409, f"{simulation} is {simulation.status}; only a finished run with rounds is priced again")
+    refuse_too_large(simulation, f"manage.py reprice {simulation.pk}")
+    with a_child(response) as refusal:
+        if refusal:
+            return refusal
+        try:
+            shadow = repricing.reprice(simulation, label, values, seconds=SECONDS)
+        except CannotFold as error:
+            return _cannot(error, f"manage.py reprice {simulation.pk}")
+    return Answer(201, next(each.values for each in economies_of(simulation) if each.label == shadow.label))
+
+
+RECOMPUTED = {200: Computed, 404: Problem, 409: Problem, 422: Problem, 503: Problem}
+
+
+@router.post("/{simulation_id}/recompute/", response=RECOMPUTED, openapi_extra=as_body(OF_ROUND))
+def recompute(request: HttpRequest, response: HttpResponse, simulation_id: SimulationId):
+    """Compute what a round's economies paid again from its evidence: contributions to 1e-9, payments to the unit."""
+    simulation = found(request, simulation_id)
+    given = body(request)
+    number = given.pop("round", None)
+    if given:
+        raise ConfigError(dict.fromkeys(given, "there is no such field"))
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST):
+        raise ConfigError({"round": "expected the number of a round, from 1"})
+    if number is not None and number > simulation.rounds_done:
+        raise HttpError(404, f"{simulation} has no round {number} yet; it has {simulation.rounds_done}")
+    command = f"manage.py recompute {simulation.pk}"
+    refuse_too_large(simulation, command, number)
+    payments = 0
+    with a_child(response) as refusal:
+        if refusal:
+            return refusal
+        try:
+            for label, of_round, wrong in repricing.recompute(simulation, number, seconds=SECONDS):
+                payments += 1
+                if wrong:
+                    where = {"economy": label, "round": of_round, "difference": wrong}
+                    return {"equal": False, "payments": payments} | where
+        except CannotFold as error:
+            return _cannot(error, command)
+    return {"equal": True, "payments": payments}
+
+
+def checked_economy(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Label and fields of an economy to be priced. ConfigError names each field that is wrong."""
+    errors: dict[str, str] = {}
+    label = given.pop("label", None)
+    if not isinstance(label, str) or not 1 <= len(label.strip()) <= 60 or not label.isprintable():
+        errors["label"] = "expected 1 to 60 characters"
+    elif label.strip() == PAYING:
+        errors["label"] = f"{PAYING} is how the configuration's own economy is called"
+    for name, value in given.items():
+        if name not in OF_AN_ECONOMY:
+            errors[name] = f"an economy has no such field; it has {', '.join(OF_AN_ECONOMY)}"
+            continue
+        metadata = OF_AN_ECONOMY[name].metadata
+        try:
+            if metadata["family"] and value is not None:
+                kinds.checked(metadata["family"], value, name)
+            elif value is not None:
+                metadata["parameter"].check(value)
+        except ConfigError as error:
+            errors |= error.errors
+        except ValueError as error:
+            errors[name] = str(error)
+    if errors:
+        raise ConfigError(errors)
+    return label.strip(), given
+
+
+def refuse_too_large(simulation: Simulation, command: str, number: int | None = None) -> None:
+    """HttpError where a run, or one round of it, takes too long to compute for somebody who waits."""
+    rounds = simulation.rounds.all() if number is None else simulation.rounds.filter(number=number)
+    shadows = ShadowRound.objects.filter(shadow__simulation=simulation, number__in=rounds.values("number"))
+    kept = Evidence.objects.filter(
+        Q(sha256__in=rounds.values("evidence_sha256")) | Q(sha256__in=shadows.values("evidence_sha256"))
+    )
+    size = kept.aggregate(sum=Sum(Length("content"), default=0))["sum"]
+    size += rounds.aggregate(sum=Sum(Length("evidence"), default=0))["sum"]
+    told = rounds.aggregate(rounds=Count("pk"), parts=Sum("cohort_size", default=0))
+    figures = {
+        "rounds": (told["rounds"], MOST_ROUNDS),
+        "utilities": (size // 8, MOST_UTILITIES),
+        "contributions": (told["parts"], MOST_UTILITIES),
+    }
+    for what, (there, most) in figures.items():
+        if there > most:
+            raise HttpError(
+                422, f"About {there:,} {what} are more than the {most:,} computed while you wait: {command}"
+            )
+
+
+@contextmanager
+def a_child(response: HttpResponse) -> Iterator[Answer | None]:
+    """The right to let a child of this process compute, or None and the answer that says when to come again."""
+    if not AT_ONCE.acquire(blocking=False):
+        response["Retry-After"] = "10"
+        yield Answer(503, {"detail": "Others are having payments computed; try again in some seconds"})
+        return
+    try:
+        yield None
+    finally:
+        AT_ONCE.release()
+
+
+def _cannot(error: CannotFold, command: str) -> Answer:
+    if isinstance(error, TookTooLong):
+        return Answer(422, {"detail": f"Nothing came of it: {error}. Use {command}"})
+    return Answer(409, {"detail": str(error)})
+
+
+ZIP = {"200": {"description": "OK", "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+@router.get("/{simulation_id}/export/", response={404: Problem}, openapi_extra={"responses": ZIP})
+def export(
+    request: HttpRequest,
+    simulation_id: SimulationId,
+    format: Annotated[Literal["csv"], Query(description="of the tables in the zip")] = "csv",
+):
+    """A run as a zip of tidy tables, whatever its size: rounds, clients, updates, contributions, payments, pools."""
+    simulation = found(request, simulation_id)
+    response = StreamingHttpResponse(pieces(tables.zipped(simulation)), content_type="application/zip")
+    response["Content-Disposition"] = f'attachment; filename="simulation-{simulation.pk}.zip"'
+    return response
+
+
+async def pieces(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """One after the other, without holding the event loop up."""
+    take = sync_to_async(lambda: next(parts, None))
+    while (piece := await take()) is not None:
+        yield piece
