@@ -87,8 +87,13 @@ class Kind:
         }
 
     def schema(self) -> dict[str, Any]:
-        """As JSON schema of `{"kind": ..., parameter: ...}`."""
+        """As JSON schema of `{"kind": ..., parameter: ...}`; null is a parameter's default."""
         parameters = {name: parameter.schema() for name, parameter in self.parameters.items()}
+        for schema in parameters.values():
+            types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+            schema["type"] = [*types, *({"null"} - set(types))]
+            if "enum" in schema:
+                schema["enum"] = [*schema["enum"], None]
         return {
             "type": "object",
             "title": self.name,

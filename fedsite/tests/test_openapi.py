@@ -16,10 +16,12 @@ STREAMS = r"/stream/?$"
 RULES = """
 [[operations]]
 include-operation-id = [
-    "simulations_api_start", "simulations_api_estimate", "incentives_api_transfers", "incentives_api_reward",
-    "simulations_api_reprice"
+    "simulations_api_start", "simulations_api_estimate", "incentives_api_transfers", "incentives_api_reward"
 ]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 409, 422, 429]
+[[operations]]
+include-operation-id = "simulations_api_reprice"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 409, 422]
 """
 SEED = """
 from django.contrib.auth.models import User

@@ -308,13 +308,8 @@ def of_economy() -> dict[str, Any]:
     return {"type": "object", "required": ["label"], "additionalProperties": False, "properties": fields}
 
 
-OF_ROUND = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "round": {"type": "integer", "minimum": 1, "maximum": MOST, "description": "left out: all rounds, if not many"}
-    },
-}
+ROUND = kinds.whole(None, "Number of the round; without one all rounds, if they are not many", minimum=1, maximum=MOST)
+OF_ROUND = {"type": "object", "additionalProperties": False, "properties": {"round": ROUND.schema()}}
 
 
 def as_body(schema: dict[str, Any]) -> dict[str, Any]:
@@ -354,11 +349,12 @@ def recompute(request: HttpRequest, response: HttpResponse, simulation_id: Simul
     """Compute what a round's economies paid again from its evidence: contributions to 1e-9, payments to the unit."""
     simulation = found(request, simulation_id)
     given = body(request)
-    number = given.pop("round", None)
+    try:
+        number = ROUND.check(given.pop("round", None))
+    except ValueError as error:
+        raise ConfigError({"round": str(error)}) from None
     if given:
         raise ConfigError(dict.fromkeys(given, "there is no such field"))
-    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST):
-        raise ConfigError({"round": "expected the number of a round, from 1"})
     if number is not None and number > simulation.rounds_done:
         raise HttpError(404, f"{simulation} has no round {number} yet; it has {simulation.rounds_done}")
     command = f"manage.py recompute {simulation.pk}"
@@ -392,9 +388,9 @@ def checked_economy(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             continue
         metadata = OF_AN_ECONOMY[name].metadata
         try:
-            if metadata["family"] and value is not None:
+            if metadata["family"]:
                 kinds.checked(metadata["family"], value, name)
-            elif value is not None:
+            else:
                 metadata["parameter"].check(value)
         except ConfigError as error:
             errors |= error.errors
