@@ -210,7 +210,6 @@ def _fill_in(simulation: Simulation) -> None:
 
 
 def _untrained_loss(simulation: Simulation, config: SimulationConfig) -> float | None:
-    from incentives.valuation.evidence import EvidenceError, unpack  # numpy, which no web process loads
 
     _, economy = config.economies[0]
     row = simulation.rounds.filter(number=1).first()
