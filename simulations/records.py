@@ -131,7 +131,7 @@ def _wrong_round(
     if len(paid.shares) != len(clients) or len(clients) != row.cohort_size:
         return f"round {row.number} had {row.cohort_size} clients, and its record has {len(clients)}"
     sha256 = paid.utilities_sha256
-    content = evidence.get(sha256 or "") if row.evidence is None else bytes(row.evidence)
+    content = evidence.get(sha256 or "") if shadow or row.evidence is None else bytes(row.evidence)
     if sha256 and content is None and simulation.pruned_at is None:
         return f"the evidence of round {row.number} is missing"
     if content is not None and hashlib.sha256(content).hexdigest() != sha256:

@@ -7,6 +7,7 @@ recorded contributions.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from extensions.sources import needed
 from incentives import coalitions, ledger
 from incentives.memo import Facts, Paid
 from incentives.models import Evidence
+from incentives.rewards import MICROTOKENS, improvement_pool
 from incentives.specification import Specification
 from kinds import ConfigError
 from simulations import economies, plugins, records
@@ -31,6 +33,7 @@ from training.asked import same
 from training.config import SCHEME
 
 ROUNDS = 200  # in a transaction, and in memory
+CLOSE = 1e-6  # relative: what a loss in float32 may differ by that is computed beside others or alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,7 @@ def recompute(
             for kept in rounds(simulation, number):
                 if label not in kept.paid:
                     continue
+                _check_losses(economy, kept.facts)
                 wrong = child.checked(
                     dataclasses.asdict(kept.facts),
                     [kept.tables[label]] if label in kept.tables else [],
@@ -164,11 +168,7 @@ def _priced(
                 dataclasses.asdict(kept.facts),
                 [kept.tables[each] for each in askers if each in kept.tables],
             )
-            if "scaling_factor" in economy.pool.parameters and kept.facts.previous_validation_loss is None:
-                number = kept.facts.round_number
-                raise CannotFold(
-                    f"round {number}: the validation loss before it was not recorded, on which the pool rests"
-                )
+            _check_losses(economy, kept.facts)
             if economy.asks_game and not tables:
                 raise CannotFold(f"round {kept.facts.round_number}: nobody asked this game what any coalition is worth")
             paid, evidence = child.priced(facts, tables)
@@ -193,33 +193,55 @@ def _askers(simulation: Simulation, economy: Specification) -> list[str]:
 
 def _fill_in(simulation: Simulation) -> None:
     """What runs of schemes 1 and 2 did not write down and what their rows tell all the same: losses before a round, and
-    reported sizes. That of the untrained model is the utility of the empty coalition, where it was asked for."""
-    if simulation.training_sha256:
+    reported sizes. Rounds that a later release has added to such a run have their own."""
+    if simulation.scheme >= 3:
         return
     config = SimulationConfig.from_record(simulation.config, simulation.scheme)
     with transaction.atomic():
         before = best = _untrained_loss(simulation, config)
         for row in simulation.rounds.order_by("number"):
-            simulation.rounds.filter(pk=row.pk).update(previous_validation_loss=before, best_validation_loss=best)
+            if row.previous_validation_loss is None and before is not None:
+                simulation.rounds.filter(pk=row.pk).update(previous_validation_loss=before, best_validation_loss=best)
             before = row.validation_loss
             best = min((each for each in (best, before) if each is not None), default=None)
         held = Client.objects.filter(pk=OuterRef("client")).values("num_examples")
-        Contribution.objects.filter(round__simulation=simulation).update(num_examples=Subquery(held))
-        simulation.training_sha256 = config.training_sha256()
-        simulation.save(update_fields=["training_sha256"])
+        parts = Contribution.objects.filter(round__simulation=simulation, num_examples=None)
+        parts.update(num_examples=Subquery(held))
+        if not simulation.training_sha256:
+            simulation.training_sha256 = config.training_sha256()
+            simulation.save(update_fields=["training_sha256"])
 
 
 def _untrained_loss(simulation: Simulation, config: SimulationConfig) -> float | None:
-
+    """The validation loss of the untrained model: as recorded, else what the empty coalition was worth, else, as that
+    may differ in the last bits or was not asked for, what the pool of the first round tells. None where nothing does.
+    """
     _, economy = config.economies[0]
     row = simulation.rounds.filter(number=1).first()
-    if row is None or row.evidence is None or economy.utility != "loss":
-        return None
-    try:
-        worth = coalitions.read(bytes(row.evidence)).utilities().get(0)
-    except ValueError:
-        return None
-    return None if worth is None else -worth
+    if row is None or row.previous_validation_loss is not None or row.validation_loss is None:
+        return row and row.previous_validation_loss
+    found = None
+    if row.evidence is not None and economy.utility == "loss":
+        with contextlib.suppress(ValueError):
+            worth = coalitions.read(bytes(row.evidence)).utilities().get(0)
+            found = None if worth is None else -worth
+    factor = economy.pool.parameters.get("scaling_factor", 0.0)
+    if "/" in economy.pool.kind or not factor or not economy.is_valued:
+        return found
+    if found is not None and improvement_pool(found, row.validation_loss, factor) == row.pool_microtokens:
+        return found
+    paid_for = row.validation_loss + row.pool_microtokens / MICROTOKENS / factor
+    if found is None:
+        return paid_for if row.pool_microtokens else None
+    return paid_for if abs(paid_for - found) <= CLOSE * max(1.0, abs(found)) else found
+
+
+def _check_losses(economy: Specification, facts: Facts) -> None:
+    """CannotFold where a pool rests on a validation loss that was not recorded."""
+    if "scaling_factor" in economy.pool.parameters and facts.previous_validation_loss is None:
+        raise CannotFold(
+            f"round {facts.round_number}: the validation loss before it was not recorded, on which the pool rests"
+        )
 
 
 def _header(simulation: Simulation, economy: Specification, scheme: int) -> dict[str, Any]:
