@@ -7,6 +7,7 @@ economies. Memory: a number for each client of each economy that is shown.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import math
 from collections import defaultdict
@@ -16,6 +17,7 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any
 
+from django.core.cache import cache
 from django.core.paginator import Paginator
 from django.db.models import F, Sum
 
@@ -31,6 +33,7 @@ POINTS = 100  # of a curve over rounds
 STEPS = 20  # of a Lorenz curve of many clients
 LARGEST = 10  # accounts that a picture of the flow names
 TABLE_ROWS = 100
+REMEMBERED, REMEMBERED_SECONDS = 20_000, 600  # clients times economies
 MOST_ROUNDS, MOST_UTILITIES = 2_000, 2_000_000  # of a run that is priced again while a page waits
 LINES = ("good", "second", "ink", "quiet")  # colours of the economies' lines, each with every dash in turn
 DASHES = ("solid", "dashed", "dotted")
@@ -64,8 +67,21 @@ class Economy:
 
 
 def context(simulation: Simulation, flow: int = 0) -> dict[str, Any]:
-    """All that the page's part about economies shows; `flow`: of which one the way of its tokens."""
+    """All that the page's part about economies shows; `flow`: of which one the way of its tokens. Of a crowd it is
+    remembered until the next round, for whoever else looks."""
     shadows = list(simulation.shadows.order_by("number")[: MOST_ECONOMIES - 1])
+    if simulation.num_clients * (1 + len(shadows)) < REMEMBERED:
+        return _context(simulation, shadows, flow)
+    state = (simulation.rounds_done, len(shadows), sum(each.rounds_done for each in shadows), flow)
+    key = f"economies:{simulation.pk}:{':'.join(map(str, state))}"
+    known: dict[str, Any] | None = cache.get(key)
+    if known is None:
+        known = _context(simulation, shadows, flow)
+        cache.set(key, known, timeout=REMEMBERED_SECONDS)
+    return known
+
+
+def _context(simulation: Simulation, shadows: Sequence[Shadow], flow: int) -> dict[str, Any]:
     everyone = list(simulation.clients.order_by("number").values("number", "behaviour", "reward_microtokens"))
     if not everyone or not simulation.rounds_done or simulation.ledger_id is None:
         return {"economies": [], "waits": bool(shadows) or _pays(simulation)}
@@ -76,17 +92,18 @@ def context(simulation: Simulation, flow: int = 0) -> dict[str, Any]:
     places = _points(simulation.rounds_done)
     curves = _curves(simulation, found, places)
     there = simulation.shadows.count() + 1 if len(found) == MOST_ECONOMIES else len(found)
+    shown = [dataclasses.replace(each, rewards={}) for each in found]  # which pages do not read
     return {
-        "economies": found,
+        "economies": shown,
         "left_out": there - len(found),
-        "summary": [_evenness(each, everyone) for each in found],
+        "summary": [{"economy": small, **_evenness(each, everyone)} for small, each in zip(shown, found, strict=True)],
         "split": _who_got_what(simulation, found, everyone),
         "is_grouped": len(everyone) > fragments.ALL_CLIENTS,
         "num_clients": len(everyone),
         "over_rounds": [(number, [curve[place] for curve in curves]) for place, number in enumerate(places)],
         "is_sample": len(places) <= simulation.rounds_done,
         "lorenz": _lorenz_rows(found, len(everyone)),
-        "flow_of": chosen,
+        "flow_of": chosen.number,
         "flow": _flow(chosen),
         "has_dishonest": any(client["behaviour"] != "honest" for client in everyone),
     }
@@ -184,7 +201,6 @@ def _evenness(economy: Economy, everyone: Sequence[Mapping[str, Any]]) -> dict[s
     dishonest = sum(amount for amount, client in zip(amounts, everyone, strict=True) if client["behaviour"] != "honest")
     total = sum(amounts)
     return {
-        "economy": economy,
         "num_paid": sum(amount > 0 for amount in amounts),
         "gini": fragments.gini(amounts),
         "jain": jain(amounts),

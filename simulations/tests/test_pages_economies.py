@@ -116,7 +116,8 @@ def test_what_it_shows_is_what_the_rounds_paid():
         assert list(curve) == [0, *accumulate(sum(rewards) for rewards in rounds)]
         assert curve[-1] == shadow.paid_microtokens
     assert curves[0][-1] == simulation.paid_microtokens
-    for economy in shown["economies"]:
+    everyone = simulation.clients.values("number", "behaviour", "reward_microtokens")
+    for economy in ledgers_shown._economies(simulation, list(simulation.shadows.order_by("number")), list(everyone)):
         assert economy.minted == economy.paid + economy.burned + economy.treasury
         ways = ledgers_shown._flow(economy)
         assert sum(way["amount"] for way in ways if way["from"] == "Treasury") == economy.minted
@@ -189,6 +190,19 @@ def test_a_thousand_clients_cost_as_many_queries_as_ten(django_assert_num_querie
     assert "901 to 1,000 of 1,000" in html
     for nonsense in ("?sort=x", "?page=x", "?sort=99&page=-1"):
         assert 'scope="row"' in get(f"{address}economies/clients/{nonsense}", **HTMX)
+
+
+@pytest.mark.django_db
+def test_a_crowd_is_summed_once_a_round(monkeypatch, django_assert_num_queries):
+    monkeypatch.setattr(ledgers_shown, "REMEMBERED", 0)
+    simulation = crowd(60, 2)
+    first = ledgers_shown.context(simulation)
+    with django_assert_num_queries(1):
+        assert ledgers_shown.context(simulation) == first
+    Shadow.objects.filter(number=1).update(rounds_done=1)
+    ShadowClient.objects.filter(shadow__number=1).update(reward_microtokens=0)
+    assert ledgers_shown.context(simulation)["summary"][1]["num_paid"] == 0
+    assert ledgers_shown.context(simulation, 2)["flow_of"] == 2
 
 
 @pytest.mark.django_db
