@@ -4,14 +4,13 @@ priced after the run, and all of it as tables."""
 import base64
 import dataclasses
 import math
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from asgiref.sync import sync_to_async
-from django.db.models import Count, Prefetch, Q, Sum
+from django.db.models import Prefetch, Sum
 from django.db.models.functions import Length
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from ninja import Path, Query, Router, Schema
@@ -30,15 +29,12 @@ from simulations import owners, records, repricing, tables
 from simulations.config import OF_AN_ECONOMY, PAYING, SimulationConfig
 from simulations.models import Round, Shadow, ShadowClient, ShadowRound, Simulation
 from simulations.running.folding import CannotFold, TookTooLong
+from simulations.showing import waiting
 from simulations.showing.api import SimulationId, body, field_schema, found
 
 router = Router(tags=["economies"])
 MOST = 2**31 - 1
 MOST_NUMBERS = 100_000  # clients of all economies in an answer
-MOST_ROUNDS = 2_000  # that are priced or computed again while somebody waits; more by a command
-MOST_UTILITIES = 2_000_000
-SECONDS = 60.0  # of computing, while somebody waits
-AT_ONCE = threading.BoundedSemaphore(2)  # children of this process
 MOST_TABLE_BYTES = 64_000_000  # of all utilities in an answer
 
 RoundNumber = Annotated[int, Path(ge=1, le=MOST)]
@@ -335,7 +331,7 @@ def reprice(request: HttpRequest, response: HttpResponse, simulation_id: Simulat
         if refusal:
             return refusal
         try:
-            shadow = repricing.reprice(simulation, label, values, seconds=SECONDS)
+            shadow = repricing.reprice(simulation, label, values, seconds=waiting.SECONDS)
         except CannotFold as error:
             return _cannot(error, f"manage.py reprice {simulation.pk}")
     return Answer(201, next(each.values for each in economies_of(simulation) if each.label == shadow.label))
@@ -364,7 +360,7 @@ def recompute(request: HttpRequest, response: HttpResponse, simulation_id: Simul
         if refusal:
             return refusal
         try:
-            for label, of_round, wrong in repricing.recompute(simulation, number, seconds=SECONDS):
+            for label, of_round, wrong in repricing.recompute(simulation, number, seconds=waiting.SECONDS):
                 payments += 1
                 if wrong:
                     where = {"economy": label, "round": of_round, "difference": wrong}
@@ -403,37 +399,17 @@ def checked_economy(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def refuse_too_large(simulation: Simulation, command: str, number: int | None = None) -> None:
     """HttpError where a run, or one round of it, takes too long to compute for somebody who waits."""
-    rounds = simulation.rounds.all() if number is None else simulation.rounds.filter(number=number)
-    shadows = ShadowRound.objects.filter(shadow__simulation=simulation, number__in=rounds.values("number"))
-    kept = Evidence.objects.filter(
-        Q(sha256__in=rounds.values("evidence_sha256")) | Q(sha256__in=shadows.values("evidence_sha256"))
-    )
-    size = kept.aggregate(sum=Sum(Length("content"), default=0))["sum"]
-    size += rounds.aggregate(sum=Sum(Length("evidence"), default=0))["sum"]
-    told = rounds.aggregate(rounds=Count("pk"), parts=Sum("cohort_size", default=0))
-    figures = {
-        "rounds": (told["rounds"], MOST_ROUNDS),
-        "utilities": (size // 8, MOST_UTILITIES),
-        "contributions": (told["parts"], MOST_UTILITIES),
-    }
-    for what, (there, most) in figures.items():
-        if there > most:
-            raise HttpError(
-                422, f"About {there:,} {what} are more than the {most:,} computed while you wait: {command}"
-            )
+    if refusal := waiting.too_large(simulation, number):
+        raise HttpError(422, f"{refusal}: {command}")
 
 
 @contextmanager
 def a_child(response: HttpResponse) -> Iterator[Answer | None]:
     """The right to let a child of this process compute, or None and the answer that says when to come again."""
-    if not AT_ONCE.acquire(blocking=False):
-        response["Retry-After"] = "10"
-        yield Answer(503, {"detail": "Others are having payments computed; try again in some seconds"})
-        return
-    try:
-        yield None
-    finally:
-        AT_ONCE.release()
+    with waiting.a_child() as may:
+        if not may:
+            response["Retry-After"] = "10"
+        yield None if may else Answer(503, {"detail": "Others are having payments computed; try again in some seconds"})
 
 
 def _cannot(error: CannotFold, command: str) -> Answer:

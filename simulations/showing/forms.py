@@ -188,7 +188,7 @@ class EconomyForm:
         self.error = ""
 
     def entry(self) -> dict[str, Any] | None:
-        """Its label and what it does not take from the paying one; None and an error in the field."""
+        """What it does not take from the paying one, after which `label` is known; None and an error in the field."""
         try:
             entries = parse_shadows(self.text)
         except ValueError as error:
@@ -197,7 +197,7 @@ class EconomyForm:
         if len(entries) != 1:
             self.error = f"one economy at a time; {len(entries)} are named"
             return None
-        self.label = entries[0]["label"]
+        self.label = entries[0].pop("label")
         return entries[0]
 
     def refuse(self, error: ConfigError) -> None:

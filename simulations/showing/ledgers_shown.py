@@ -34,7 +34,6 @@ STEPS = 20  # of a Lorenz curve of many clients
 LARGEST = 10  # accounts that a picture of the flow names
 TABLE_ROWS = 100
 REMEMBERED, REMEMBERED_SECONDS = 20_000, 600  # clients times economies
-MOST_ROUNDS, MOST_UTILITIES = 2_000, 2_000_000  # of a run that is priced again while a page waits
 LINES = ("good", "second", "ink", "quiet")  # colours of the economies' lines, each with every dash in turn
 DASHES = ("solid", "dashed", "dotted")
 
@@ -107,25 +106,6 @@ def _context(simulation: Simulation, shadows: Sequence[Shadow], flow: int) -> di
         "flow": _flow(chosen),
         "has_dishonest": any(client["behaviour"] != "honest" for client in everyone),
     }
-
-
-def too_much(simulation: Simulation) -> str:
-    """Why a finished run is not priced again while somebody waits, in a sentence; empty where it may be."""
-    command = f"python manage.py reprice {simulation.pk} does it in the shell"
-    if simulation.rounds_done > MOST_ROUNDS:
-        return f"{simulation.rounds_done:,} rounds are more than {MOST_ROUNDS:,}, which a page prices; {command}."
-    valuations = [simulation.configuration["valuation"]]
-    valuations += [each["valuation"] for each in simulation.shadows.values_list("specification", flat=True)]
-    size = simulation.rounds.order_by("-cohort_size").values_list("cohort_size", flat=True).first() or 0
-    costs = []
-    for each in valuations:
-        known = kinds.family("valuation").get(each["kind"])
-        given = {name: value for name, value in each.items() if name not in ("kind", "source_sha256")}
-        costs.append(known.cost(size, **given) if known is not None and known.cost else 0)
-    utilities = sum(costs) * simulation.rounds_done
-    if utilities > MOST_UTILITIES:
-        return f"{utilities:,} utilities are more than {MOST_UTILITIES:,}, which a page reads; {command}."
-    return ""
 
 
 def _pays(simulation: Simulation) -> bool:

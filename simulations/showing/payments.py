@@ -24,12 +24,11 @@ from simulations import economies, records, repricing
 from simulations.config import PAYING
 from simulations.models import Round, Shadow, ShadowRound, Simulation
 from simulations.running.folding import CannotFold
-from simulations.showing import wording
+from simulations.showing import waiting, wording
 from simulations.showing.ledgers_shown import MOST_ECONOMIES, differences
 
 SHARE_ROWS = 50
 MOST_PLAYERS = 10  # of a game whose marginal contributions are listed
-RECOMPUTE_SECONDS = 30.0  # after which no further economy is begun
 
 
 def explained(posted: Transaction, client: str | None, page: str | None) -> dict[str, Any] | None:
@@ -312,28 +311,19 @@ def rule_of(simulation: Simulation, row: Round, economy: Mapping[str, Any], shad
 
 
 def recomputed(simulation: Simulation, number: int) -> dict[str, Any]:
-    """Whether each economy's payment of a round follows from what was kept, computed by a child process."""
-    began, checked, wrong, problem = time.monotonic(), 0, [], ""
-    is_whole = True
+    """Whether each economy's payment of a round follows from what was kept, computed by children one after another, of
+    which none is begun after waiting.SECONDS."""
+    began, checked, problem = time.monotonic(), 0, waiting.too_large(simulation, number)
+    wrong = []
     try:
-        for label, _, text in repricing.recompute(simulation, number):
+        for label, _, text in () if problem else repricing.recompute(simulation, number, seconds=waiting.SECONDS):
             checked += 1
             if text:
                 wrong.append((label, text))
-            if time.monotonic() - began > RECOMPUTE_SECONDS:
-                is_whole = False
-                break
     except CannotFold as error:
         problem = str(error)
     seconds = time.monotonic() - began
-    return {
-        "number": number,
-        "checked": checked,
-        "wrong": wrong,
-        "problem": problem,
-        "is_whole": is_whole,
-        "seconds": seconds,
-    }
+    return {"number": number, "checked": checked, "wrong": wrong, "problem": problem, "seconds": seconds}
 
 
 def marginals(simulation: Simulation, economy: int, number: int, client: int) -> dict[str, Any] | None:

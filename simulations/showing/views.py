@@ -19,12 +19,13 @@ from incentives.views import pieces
 from simulations import estimates, owners, paces, plugins, repricing
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
-from simulations.running.folding import CannotFold
-from simulations.showing import fragments, ledgers_shown, payments, planning, results, stream, wording
+from simulations.running.folding import CannotFold, TookTooLong
+from simulations.showing import fragments, ledgers_shown, payments, planning, results, stream, waiting, wording
 from simulations.showing.forms import EconomyForm, StartForm, behaviour_catalogue, economy_catalogue
 from training.catalogue import DATASETS
 from training.config import ConfigError
 
+BUSY = "Others are having payments computed. Try again in some seconds."
 RECENT = 10
 PAGE_ROWS = 50
 CLIENT_ROWS = 100
@@ -246,30 +247,37 @@ def economies_clients(request: HttpRequest, simulation_id: int) -> HttpResponse:
 @require_POST
 def reprice(request: HttpRequest, simulation_id: int) -> HttpResponse:
     """Another economy for a finished simulation, priced from what was recorded."""
-    shown, form = found(request, simulation_id), EconomyForm(request.POST)
-    message, status = "", 422
+    shown, form, message = found(request, simulation_id), EconomyForm(request.POST), ""
+    command = f"python manage.py reprice {simulation_id} does it"
     try:
         owners.require(request.user, shown)
         entry = form.entry()
-        message = ledgers_shown.too_much(shown)
-        if entry is not None and not message:
-            repricing.reprice(shown, entry.pop("label"), entry)
-            status = 200
+        if refusal := waiting.too_large(shown):
+            message = f"{refusal}; {command}."
+        elif entry is not None:
+            with waiting.a_child() as may:
+                if not may:
+                    return _simulation(request, shown, message=BUSY, status=503)
+                repricing.reprice(shown, form.label, entry, seconds=waiting.SECONDS)
+            return _priced(request, shown, form.label)
     except owners.NotYours as error:
         return _simulation(request, shown, message=f"{error}.", status=403)
     except ConfigError as error:
         form.refuse(error)
+    except TookTooLong as error:
+        message = f"Nothing came of it: {error}; {command}."
     except CannotFold as error:
         message = f"It cannot be priced from what was recorded: {error}."
-    if status == 200 and not request.htmx:
-        return redirect(f"{reverse('simulations:simulation', args=[simulation_id])}#economies")
-    if status == 200:
-        said = {"said": f"{form.label} was priced."}
-        return render(request, "simulations/_economies.html", _economies(request, shown) | said)
     if not request.htmx:
-        return _simulation(request, shown, message=message or f"{form.field.error}.", status=status)
+        return _simulation(request, shown, message=message or f"{form.error}.", status=422)
     context = _economies(request, shown, form) | {"reprice_message": message}
-    return render(request, "simulations/_economies.html", context, status=status)
+    return render(request, "simulations/_economies.html", context, status=422)
+
+
+def _priced(request: HttpRequest, shown: Simulation, label: str) -> HttpResponse:
+    if not request.htmx:
+        return redirect(f"{reverse('simulations:simulation', args=[shown.pk])}#economies")
+    return render(request, "simulations/_economies.html", _economies(request, shown) | {"said": f"{label} was priced."})
 
 
 @never_cache
@@ -279,8 +287,13 @@ def recompute(request: HttpRequest, simulation_id: int) -> HttpResponse:
     shown, number = found(request, simulation_id), _number(request.POST.get("round"))
     if not 1 <= number <= shown.rounds_done:
         return HttpResponse("There is no such round.", status=422, content_type="text/plain; charset=utf-8")
-    context = payments.recomputed(shown, number)
-    return render(request, "simulations/_recomputed.html", context)
+    with waiting.a_child() as may:
+        if not may:
+            return HttpResponse(BUSY, status=503, content_type="text/plain; charset=utf-8")
+        context = payments.recomputed(shown, number)
+    if request.htmx:
+        return render(request, "simulations/_recomputed.html", context)
+    return render(request, "simulations/recomputed.html", context | {"simulation": shown})
 
 
 @never_cache

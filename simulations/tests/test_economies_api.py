@@ -24,7 +24,7 @@ from simulations.models import Client, Contribution, Round, Shadow, ShadowClient
 from simulations.running import worker
 from simulations.running.engine import simulate
 from simulations.running.folding import Child, TookTooLong
-from simulations.showing import economies
+from simulations.showing import economies, waiting
 from simulations.tests.cast import NOWHERE, claimed, config, first_record, queued
 from simulations.tests.cast import recorded as recorded_alone
 from simulations.tests.test_economies import SHADOWS, recorded, with_shadows
@@ -261,7 +261,7 @@ def test_what_cannot_be_priced_says_what_is_missing(client):
 @pytest.mark.parametrize(("bound", "most"), [("MOST_ROUNDS", 2), ("MOST_UTILITIES", 20)])
 def test_what_takes_too_long_is_for_the_command(client, monkeypatch, bound, most):
     simulation = recorded(0)
-    monkeypatch.setattr(economies, bound, most)
+    monkeypatch.setattr(waiting, bound, most)
     for act in ("reprice", "recompute"):
         answer = post(client, f"{URL}{simulation.pk}/{act}/", {"label": "x"} if act == "reprice" else {})
         assert answer.status_code == 422
@@ -271,7 +271,7 @@ def test_what_takes_too_long_is_for_the_command(client, monkeypatch, bound, most
 
 def test_it_ends_a_child_that_takes_too_long(client, monkeypatch):
     simulation = recorded(0)
-    monkeypatch.setattr(economies, "SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "SECONDS", 0.01)
     answer = post(client, f"{URL}{simulation.pk}/recompute/", {"round": 1})
     assert (answer.status_code, "more than 0.01 seconds" in answer.json()["detail"]) == (422, True)
     answer = post(client, f"{URL}{simulation.pk}/reprice/", {"label": "x"})
@@ -284,13 +284,13 @@ def test_it_ends_a_child_that_takes_too_long(client, monkeypatch):
 
 def test_few_at_a_time(client):
     simulation = recorded(0)
-    economies.AT_ONCE.acquire()
-    economies.AT_ONCE.acquire()
+    waiting.AT_ONCE.acquire()
+    waiting.AT_ONCE.acquire()
     try:
         answer = post(client, f"{URL}{simulation.pk}/recompute/", {"round": 1})
         assert (answer.status_code, answer["Retry-After"]) == (503, "10")
     finally:
-        economies.AT_ONCE.release(2)
+        waiting.AT_ONCE.release(2)
     assert post(client, f"{URL}{simulation.pk}/recompute/", {"round": 1}).json()["equal"]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from incentives import ledger
 from simulations.models import Client, Shadow, ShadowClient, ShadowRound, Simulation
-from simulations.showing import fragments, ledgers_shown
+from simulations.showing import fragments, ledgers_shown, waiting
 from simulations.tests.cast import queued
 from simulations.tests.pages import attribute, by_id, elements, text
 from simulations.tests.test_economies import SHADOWS, recorded
@@ -274,17 +274,25 @@ def test_what_cannot_be_priced_is_said_where_it_was_entered(line, says):
 
 @pytest.mark.django_db
 def test_a_run_that_goes_on_or_is_too_long_is_not_priced_here(monkeypatch):
-    waiting = queued()
-    assert 'id="reprice"' not in get(f"/simulations/{waiting.pk}/")
-    assert "only a finished run is priced again" in send(waiting, "x:").content.decode()
+    queue = queued()
+    assert 'id="reprice"' not in get(f"/simulations/{queue.pk}/")
+    assert "only a finished run is priced again" in send(queue, "x:").content.decode()
     simulation = recorded(0)
-    Simulation.objects.filter(pk=simulation.pk).update(rounds_done=2001)
-    for said in (send(simulation, "x:", **HTMX), send(simulation, "x:")):
-        assert "2,001 rounds are more than 2,000" in said.content.decode()
-        assert f"manage.py reprice {simulation.pk}" in said.content.decode()
-    Simulation.objects.filter(pk=simulation.pk).update(rounds_done=3)
-    monkeypatch.setattr(ledgers_shown, "MOST_UTILITIES", 47)
-    assert "48 utilities are more than 47" in send(simulation, "x:", **HTMX).content.decode()
+    for bound, says in (
+        ("MOST_ROUNDS", "About 3 rounds are more than the 2"),
+        ("MOST_UTILITIES", "utilities are more"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(waiting, bound, 2)
+            for said in (send(simulation, "x:", **HTMX), send(simulation, "x:")):
+                assert says in said.content.decode()
+                assert f"manage.py reprice {simulation.pk}" in said.content.decode()
+    with monkeypatch.context() as patched:
+        patched.setattr(waiting, "SECONDS", 0.01)
+        assert "Nothing came of it" in send(simulation, "x:", **HTMX).content.decode()
+    with waiting.a_child(), waiting.a_child():
+        assert send(simulation, "x:").status_code == 503
+        assert Browser().post(f"/simulations/{simulation.pk}/recompute/", {"round": 1}).status_code == 503
     assert not Shadow.objects.exists()
 
 
