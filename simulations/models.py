@@ -90,7 +90,7 @@ class Simulation(models.Model):
     )
 
     # Its place in the queue: by turn, then by number.
-    turn = models.PositiveIntegerField(default=0)
+    turn = models.PositiveIntegerField(default=0, db_default=0)
     starter = models.ForeignKey(
         Starter, null=True, blank=True, on_delete=models.SET_NULL, related_name="simulations", help_text="until the end"
     )
@@ -221,7 +221,10 @@ class Round(models.Model):
     evidence = models.BinaryField(null=True, help_text="before scheme 3; since then see incentives.Evidence")
     evidence_sha256 = models.CharField(max_length=64, blank=True, db_index=True)
     economy_state = models.JSONField(
-        default=dict, blank=True, help_text="what valuation, pool and rule keep for the next round"
+        default=dict,
+        db_default=Value({}, models.JSONField()),
+        blank=True,
+        help_text="what valuation, pool and rule keep for the next round",
     )
     weights_sha256 = models.CharField(max_length=64)
     checkpoint_sha256 = models.CharField(max_length=64, blank=True)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.migrations.loader import MigrationLoader
+from django.db.models import NOT_PROVIDED
 
 import kinds
 from fedsite.tests import first_ledger, first_release, servers
@@ -56,6 +58,19 @@ def test_the_first_ledgers_still_verify_and_go_on(old: dict[str, str]) -> None:
         assert "append-only" in refused.stderr
     first_ledger.manage(old, "shell", "-v0", "-c", POST)
     assert first_ledger.manage(old, "verify_ledger") == "Verified 4 ledgers: 10 transactions, 25 transfers\n"
+
+
+def test_a_worker_that_still_runs_may_write_rows_without_what_has_come_since() -> None:
+    """A column added to a table of the first release may be left out, or its runs would fail until it is stopped."""
+    loader = MigrationLoader(None)
+    then = loader.project_state([("incentives", "0002_append_only"), ("simulations", "0003_worker")])
+    now = loader.project_state()
+    tables = [each for each in then.models if each[0] in ("incentives", "simulations")]
+    assert ("simulations", "round") in tables
+    for table in tables:
+        for name, field in now.models[table].fields.items():
+            if name not in then.models[table].fields and not field.many_to_many:
+                assert field.null or field.db_default is not NOT_PROVIDED, f"{table}: {name}"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='round',
             name='economy_state',
-            field=models.JSONField(blank=True, default=dict, help_text='what valuation, pool and rule keep for the next round'),
+            field=models.JSONField(blank=True, db_default=models.Value({}, models.JSONField()), default=dict, help_text='what valuation, pool and rule keep for the next round'),
         ),
         migrations.AlterField(
             model_name='client',
