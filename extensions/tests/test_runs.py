@@ -79,7 +79,7 @@ def test_good_ones_of_each_family_run_pay_and_are_shown(
         assert {row["pool_microtokens"] for row in first["rounds"]} > {2_000_000}, "the pool remembers its streak"
         assert first["config"]["reward_rule"]["source_sha256"]
         payment = client.get(f"/ledger/transactions/simulation-{first['id']}/1/").text
-        assert "The rule that paid" in payment
+        assert "Source of my_rule/" in payment
         assert "A wage for everyone who takes part" in payment
         page = client.get(f"/simulations/{first['id']}/").text
         for family in FAMILIES:

@@ -179,7 +179,7 @@ def configuration(simulation: Simulation) -> list[dict[str, Any]]:
             of_group.append(row | {"value": "none", "entries": [(each["label"], economy(each)) for each in value]})
             continue
         if name not in CHOICES:
-            of_group.append(row | {"value": _shown(value)})
+            of_group.append(row | {"value": "no limit" if name == "budget_tokens" and value is None else _shown(value)})
             continue
         found = kinds.family(CHOICES[name]).get(value["kind"])
         usual = found.parameters if found else {}
