@@ -11,12 +11,12 @@ from typing import Any, TextIO
 from django.core.management import execute_from_command_line
 from django.db import Error
 
-USAGE, BROKEN_PIPE = 2, 128 + 13  # exit status, as shells tell of SIGPIPE
+USAGE, BROKEN_PIPE, INTERRUPTED = 2, 128 + 13, 128 + 2  # exit status, as shells tell of SIGPIPE and SIGINT
 
 
 def main(argv: list[str]) -> None:
     """Run a command. What it prints into files and pipes is UTF-8, and a terminal sees escapes of what it cannot show.
-    A reader that has seen enough, as `head` has, ends it quietly; a full disk ends it with a sentence."""
+    A reader that has seen enough, as `head` has, or Ctrl-C ends it quietly; a full disk ends it with a sentence."""
     sys.stdout, sys.stderr = _prepared(sys.stdout), _prepared(sys.stderr)
     for place, argument in enumerate(argv[1:], start=1):
         if any("\ud800" <= character <= "\udfff" for character in argument):  # as Python spells bytes of no encoding
@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
             execute_from_command_line(argv)
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Error as error:
         from simulations import database  # once the apps are loaded
 

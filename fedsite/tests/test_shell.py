@@ -98,3 +98,14 @@ def test_a_run_ends_though_nobody_reads_of_it(site: dict[str, str]) -> None:
             ("completed", 2)
         ]
     database.close()
+
+
+def test_ctrl_c_ends_it_quietly_with_130(site: dict[str, str]) -> None:
+    """At the first rows that it reads."""
+    interrupted = (
+        "import os, signal, sys; from django.db.models.query import QuerySet; from fedsite import shell; "
+        "QuerySet._fetch_all = lambda self: os.kill(os.getpid(), signal.SIGINT); "
+        "os.environ['DJANGO_SETTINGS_MODULE'] = 'fedsite.settings'; shell.main(['manage.py', 'recompute', '1'])"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], cwd=PROJECT, env=site, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
