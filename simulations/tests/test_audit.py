@@ -24,8 +24,16 @@ def test_equal_where_nothing_was_changed_and_the_first_difference_where_somethin
     equal = servers.run_manage("audit_simulation", "1", environment=site)
     assert equal.returncode == 0, equal.stderr
     assert equal.stdout == "Equal: 2 rounds trained again, 4 payments of 2 economies\n"
-    with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as database, database:
-        database.execute("UPDATE simulations_shadowround SET pool_microtokens = 7 WHERE number = 2")
+    execute(tmp_path, "UPDATE simulations_shadowround SET pool_microtokens = 7 WHERE number = 2")
     other = servers.run_manage("audit_simulation", "1", environment=site)
     assert (other.returncode, other.stdout) == (1, "")
     assert other.stderr.splitlines()[-1].startswith("round 2: by size: pool is ")
+    execute(tmp_path, "UPDATE simulations_simulation SET archived = 1, finished_at = '2020-01-01 00:00:00'")
+    assert servers.run_manage("prune", "--yes", environment=site).returncode == 0
+    pruned = servers.run_manage("audit_simulation", "1", environment=site)
+    assert pruned.stdout == "Equal: 2 rounds trained again, 0 payments of 0 economies\n", "who was paid was let go of"
+
+
+def execute(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "db.sqlite3")) as database, database:
+        database.execute(statement)
