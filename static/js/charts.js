@@ -86,7 +86,7 @@
       });
     return {
       grid: { top: many ? 14 + 18 * legendLines(figure, series) : two ? 36 : 12, right: many ? 16 : 8 },
-      ...(many && { legend: { top: 0, left: 0, itemGap: 10, itemWidth: 22, itemHeight: 8, textStyle: { color: colour("quiet"), fontSize: 11 }, selectedMode: false } }),
+      ...(many && { legend: { top: 0, left: 0, itemGap: 10, itemWidth: 22, itemHeight: 8, itemStyle: { opacity: 0 }, textStyle: { color: colour("quiet"), fontSize: 11 }, selectedMode: false } }),
       xAxis: axis({ type: "value", min: 0, max: Number(figure.dataset.xMax) || "dataMax", minInterval: 1, splitLine: { show: false }, axisPointer: { label: { show: false } } }),
       yAxis: two ? [yAxis(false), yAxis(true)] : [yAxis(false)],
       tooltip: { formatter: (points) => [`${xName} ${number.format(points[0].value[0])}`, ...points.map((point) => `${point.seriesName}  ${point.value[1].toFixed(places)}`)].join("\n") },
