@@ -37,7 +37,7 @@ def page_of(simulation: Simulation, sequence: int = 2, shadow: int = 0, query: s
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule.name for rule in RULES])
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_shares_before_rounding_are_those_of_the_rule(rule, data):
     """To one unit, which rounding may move: every built-in rule in symbols against the rule itself."""

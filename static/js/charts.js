@@ -69,8 +69,8 @@
   const lines = (figure, table) => {
     const { x, xName, series } = read(table);
     const places = Number(figure.dataset.decimals ?? 4);
-    const many = series.length > 2;
     const two = series.some((one) => one.right);
+    const many = !two && series.length > 1; // which a legend tells apart
     const side = (right) => series.filter((one) => one.right === right);
     const limits = (right) => (side(right).every((one) => one.name === "Accuracy") ? { min: 0, max: 1, interval: 0.25 } : { min: side(right).some((one) => one.values.some((value) => value < 0)) ? null : 0 });
     const yAxis = (right) =>
