@@ -1,16 +1,19 @@
 """Workers on a virtual clock, with faults drawn from a seed: `python -m simulations.tests.schedules FIRST COUNT`.
 
 A schedule is one or two simulations, two or three workers as generators, now and then a shell with a run of its own, a
-user who cancels and resumes, and what goes wrong: workers killed (also within a transaction), stopped and woken, told
-to end, the clock set wrong, trainers dead, checkpoints torn, the database silent before or after a commit. Lifecycle,
-recorder and ledger are the real ones, on the database that Django has; only the trainer is played back from a run that
-happened. At the end nothing may be missing and nothing may be there twice. A seed gives the same schedule again.
+user who cancels and resumes, another who prices runs again, and what goes wrong: workers killed (also within a
+transaction), stopped and woken, told to end, the clock set wrong, trainers dead, checkpoints torn, re-pricing cut off,
+the database silent before or after a commit. Every run has two shadows. Lifecycle, recorder, re-pricing and ledger are
+the real ones, on the database that Django has; only the trainer is played back from a run that happened. At the end
+nothing may be missing and nothing may be there twice. A seed gives the same schedule again.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import heapq
+import json
 import os
 import random
 import sys
@@ -27,7 +30,12 @@ from unittest.mock import patch
 Pause = Generator[float, None, Any]  # yields seconds to sleep
 FAULTS_END = 60.0  # virtual seconds; then all that is left must come to its end
 PATIENCE = 600.0
-SMALL = {"num_clients": 2, "num_rounds": 2, "behaviours": {}}
+SHADOWS = [
+    {"label": "by size", "valuation": "data_size", "pool": "fixed"},
+    {"label": "wage", "reward_rule": {"kind": "wage_bonus", "share": 0.5}, "burn_share": 0.1},
+]
+LATER: dict[str, Any] = {"reward_rule": "equal", "pool": {"kind": "treasury", "tokens": 3.0, "rounds": 2}}
+SMALL = {"num_clients": 2, "num_rounds": 2, "behaviours": {}, "shadows": SHADOWS}
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -64,12 +72,16 @@ class World:
             "silent_before",
             "silent_after",
             "user",
+            "price",
+            "price_inside",
         )
         self.rates = {kind: self.random.choice((0.0, 0.01, 0.05)) for kind in kinds}
         self.rates["tear"] *= 10  # there are few checkpoints, and two must be torn for a run to begin again
+        self.rates["price"] *= 6  # it strikes only while somebody prices
+        self.rates["price_inside"] *= 6
 
     def strikes(self, kind: str) -> bool:
-        return self.seconds < FAULTS_END and self.random.random() < self.rates[kind]
+        return self.seconds < FAULTS_END and self.random.random() < self.rates.get(kind, 0.0)
 
     def now(self) -> datetime:
         return BEGINNING + timedelta(seconds=self.seconds + self.skew)
@@ -241,6 +253,49 @@ def user(world: World) -> Pause:
     yield 0.0
 
 
+def pricer(world: World) -> Pause:
+    """Prices finished runs again at random moments, cancelled ones too, and is cut off now and then."""
+    from django.db import OperationalError
+
+    from simulations.models import Simulation
+
+    while True:
+        yield world.random.uniform(2, 12)
+        for simulation in Simulation.objects.exclude(rounds_done=0).order_by("id"):
+            if simulation.is_finished and world.random.random() < 0.7:
+                with suppress(Killed, OperationalError):
+                    world.ask(price, simulation)
+
+
+def price(simulation: Any) -> None:
+    from simulations import repricing
+
+    repricing.reprice(simulation, "later", LATER)
+
+
+class Inline:
+    """In place of simulations.running.folding.Child: the same answers, without a process."""
+
+    waited = 0.0
+
+    def __init__(self, header: Any, seconds: float | None = None) -> None:
+        from simulations.running import folding
+
+        self.answers = folding._answers(json.loads(json.dumps(header)))
+        next(self.answers)
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def priced(self, facts: Any, tables: Any) -> tuple[Any, bytes | None]:
+        question = {"facts": facts, "tables": [base64.b64encode(each).decode() for each in tables]}
+        answer = json.loads(json.dumps(self.answers.send(json.loads(json.dumps(question)))))
+        evidence = answer["evidence"]
+        return answer["paid"], None if evidence is None else base64.b64decode(evidence)
+
+
 @dataclass(order=True)
 class Actor:
     wakes: float
@@ -266,11 +321,13 @@ def play(seed: int) -> None:
             own = lifecycle.queue(config(**SMALL), origin=Origin.SHELL)
             actors.append(Actor(0.0, next(turns), shell(world, own.pk)))
         actors.append(Actor(0.5, next(turns), user(world), is_worker=False))
+        actors.append(Actor(0.6, next(turns), pricer(world), is_worker=False))
         while not world.is_done:
             actor = heapq.heappop(actors)
             world.seconds = actor.wakes
             assert world.seconds < PATIENCE, "it does not come to its end"
             heapq.heappush(actors, step(world, actor, next(turns)))
+        world.rates.clear()  # what is still to be priced is priced without a fault
         check()
 
 
@@ -279,11 +336,25 @@ def faults(world: World) -> Iterator[None]:
     """The world's clock and its deaths in place of real ones; the database as it was before, afterwards."""
     from django.db import transaction
 
+    from simulations import repricing
     from simulations.running import bell, lifecycle
     from training import failpoints
 
+    write = repricing._write
+
+    def written(*arguments: Any) -> None:
+        with transaction.atomic():
+            write(*arguments)
+            if world.strikes("price_inside"):
+                raise Killed
+        if world.strikes("price"):
+            raise Killed
+
     with ExitStack() as stack:
         stack.enter_context(transaction.atomic())
+        stack.enter_context(patch.object(repricing, "Child", Inline))
+        stack.enter_context(patch.object(repricing, "ROUNDS", 1))
+        stack.enter_context(patch.object(repricing, "_write", written))
         stack.enter_context(patch.object(lifecycle, "now", world.now))
         stack.enter_context(patch.object(failpoints, "reach", world.reach))
         stack.enter_context(patch.object(bell, "ring", lambda simulation_id: None))
@@ -313,18 +384,25 @@ def check() -> None:
     from simulations.models import Simulation
 
     for simulation in Simulation.objects.select_related("ledger"):
+        price(simulation)
         assert outcome(simulation) == undisturbed()
         check_log(list(simulation.events.order_by("sequence").values_list("sequence", "kind", "message")))
 
 
 def outcome(simulation: Any) -> tuple[Any, ...]:
     from incentives import ledger
+    from simulations import records
     from simulations.models import Contribution
     from simulations.running import verifier
 
-    found = ledger.verify(simulation.ledger, verifier.noted)
-    assert found.ok, found.problem
+    shadows = list(simulation.shadows.select_related("ledger").order_by("number"))
+    for each in (simulation, *shadows):
+        found = ledger.verify(each.ledger, verifier.noted, records.wrong)
+        assert found.ok, found.problem
+    of_shadow = ("label", "ledger_head", "ledger_length", "rounds_done", "pool_microtokens", "paid_microtokens")
     return (
+        *(getattr(shadow, name) for shadow in shadows for name in of_shadow),
+        *(row for each in shadows for row in each.clients.order_by("number").values_list("number", "contribution")),
         *(simulation.ledger_head, simulation.ledger_length, simulation.weights_sha256, simulation.rounds_done),
         *(simulation.pool_microtokens, simulation.paid_microtokens),
         *simulation.rounds.order_by("number").values_list("number", "weights_sha256", "evidence_sha256"),
@@ -337,6 +415,7 @@ def outcome(simulation: Any) -> tuple[Any, ...]:
 def undisturbed() -> tuple[Any, ...]:
     from django.db import transaction
 
+    from simulations import repricing
     from simulations.models import Simulation
     from simulations.running import worker as real
     from simulations.tests.cast import claimed, queued
@@ -345,6 +424,8 @@ def undisturbed() -> tuple[Any, ...]:
         claim = claimed(queued(**SMALL))
         for event in played():
             real.write(claim, event)
+        with patch.object(repricing, "Child", Inline):
+            price(Simulation.objects.get(pk=claim.simulation_id))
         found = outcome(Simulation.objects.get(pk=claim.simulation_id))
         transaction.set_rollback(True)
     return found
