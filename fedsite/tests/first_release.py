@@ -3,6 +3,7 @@
     python -m fedsite.tests.first_release make FILE     with the code of the first release (git: c0607c5)
     python -m fedsite.tests.first_release load FILE     rows and checkpoints into a site migrated as far as FILE knows
     python -m fedsite.tests.first_release go_on         with today's code: every run of that site to its end
+    python -m fedsite.tests.first_release price         each of them under every rule, from what was kept of it
     python -m fedsite.tests.first_release today         what the same configurations train when asked for today
 
 FILE has a JSON object a line: first what is known about the rows, with the checkpoints and the end of each run as the
@@ -148,6 +149,41 @@ def go_on() -> None:
     print(json.dumps(ended, default=str))
 
 
+def price() -> None:
+    """Every run that has ended under every rule. Prints, by run: each round's own pool and clients, and by rule each
+    round's pool, burned and rewards, or why not."""
+    import django
+
+    django.setup()
+    import kinds
+    from simulations import repricing
+    from simulations.models import Contribution, Simulation, Status
+    from simulations.running.folding import CannotFold
+
+    found: dict[str, Any] = {}
+    for number, name in enumerate(RUNS, start=1):
+        simulation = Simulation.objects.get(pk=number)
+        if simulation.status != Status.COMPLETED:
+            continue
+        pools = list(simulation.rounds.order_by("number").values_list("pool_microtokens", flat=True))
+        parts = Contribution.objects.filter(round__simulation=simulation).order_by("round__number", "client__number")
+        sent = [[] for _ in pools]
+        for of_round, loss, value in parts.values_list("round__number", "loss_before", "value"):
+            sent[of_round - 1].append([loss is not None, value])
+        found[name] = {"pools": pools, "sent": sent, "rules": {}}
+        for rule in kinds.family("rule"):
+            try:
+                shadow = repricing.reprice(simulation, rule, {"reward_rule": rule})
+            except CannotFold as error:
+                found[name]["rules"][rule] = str(error)
+                continue
+            rows = shadow.rounds.order_by("number").values_list("pool_microtokens", "burned_microtokens", "rewards")
+            found[name]["rules"][rule] = list(rows)
+        wrong = [each for each in repricing.recompute(Simulation.objects.get(pk=number), 2) if each[2]]
+        found[name]["wrong"] = wrong
+    print(json.dumps(found))
+
+
 def today() -> None:
     """The hash of the weights that each configuration trains today, without what no kind of it reads, as JSON."""
     import torch
@@ -168,4 +204,4 @@ def today() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fedsite.settings")
-    {"make": make, "load": load, "go_on": go_on, "today": today}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    {"make": make, "load": load, "go_on": go_on, "price": price, "today": today}[sys.argv[1]](*map(Path, sys.argv[2:]))

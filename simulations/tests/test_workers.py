@@ -10,17 +10,22 @@ import sys
 import time
 
 import pytest
+import torch
 
+from benchmarks import economies
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
 from incentives.tests.test_ledger_concurrency import scratch  # noqa: F401  # a fixture
-from simulations.models import Status
-from simulations.tests.cast import FIELDS, recorded
+from simulations.models import Simulation, Status
+from simulations.running.engine import simulate
+from simulations.running.worker import write
+from simulations.tests.cast import FIELDS, NOWHERE, claimed, config, queued
 
 KILLS = int(os.environ.get("FEDSITE_TEST_KILLS", 12))  # `make chaos` sets more
 SIMULATIONS = 8  # and more where these are done before all kills are
 PAUSE_SECONDS = 2  # at most, between two kills: less than a trainer takes to start
 ZOMBIES = 6
+SHADOWS = list(economies.SHADOWS)
 SEED = int(os.environ.get("FEDSITE_TEST_SEED", 0))
 PATIENCE_SECONDS = 900
 
@@ -83,7 +88,8 @@ def may_die(site: dict[str, str], worker: subprocess.Popen) -> bool:
 @pytest.mark.django_db
 @pytest.mark.database
 def test_simulations_survive_workers_killed_again_and_again(site):
-    queue(site, SIMULATIONS)
+    """Each has six economies beside the paying one."""
+    queue(site, SIMULATIONS, shadows=SHADOWS)
     dice, kills, simulations = random.Random(SEED), 0, SIMULATIONS
     workers = [work(site), work(site)]
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -91,7 +97,7 @@ def test_simulations_survive_workers_killed_again_and_again(site):
         while (left := unfinished(site)) or kills < KILLS:
             assert time.monotonic() < deadline
             if left < len(workers) and kills < KILLS:
-                queue(site, len(workers))
+                queue(site, len(workers), shadows=SHADOWS)
                 simulations += len(workers)
             time.sleep(dice.uniform(0, PAUSE_SECONDS))
             victim = dice.randrange(2)
@@ -103,14 +109,26 @@ def test_simulations_survive_workers_killed_again_and_again(site):
                 workers[victim] = work(site)
     finally:
         end(workers)
-    undisturbed = recorded()
+    undisturbed = recorded_with_shadows()
     found = ask(site, "SELECT status, rounds_done, weights_sha256, ledger_head FROM simulations_simulation")
     expected = (Status.COMPLETED, 3, undisturbed.weights_sha256, undisturbed.ledger_head)
     assert found == [tuple(map(str, expected[:1])) + expected[1:]] * simulations, f"seed {SEED}"
+    heads = list(undisturbed.shadows.values_list("label", "ledger_head"))
+    found = ask(site, "SELECT simulation_id, label, ledger_head FROM simulations_shadow")
+    assert sorted(found) == sorted((n, *each) for n in range(1, simulations + 1) for each in heads), f"seed {SEED}"
     gaps = "SELECT simulation_id FROM simulations_event GROUP BY simulation_id HAVING count(*) <> max(sequence)"
     assert ask(site, gaps) == []
     verified = servers.run_manage("verify_ledger", environment=site)
-    assert f"Verified {simulations} ledgers: {3 * simulations} transactions" in verified.stdout
+    assert f"Verified {7 * simulations} ledgers: {7 * 3 * simulations} transactions" in verified.stdout
+
+
+def recorded_with_shadows() -> Simulation:
+    """What an undisturbed run leaves."""
+    torch.set_num_threads(1)
+    claim = claimed(queued(shadows=SHADOWS))
+    for event in simulate(config(shadows=SHADOWS), data_dir=NOWHERE):
+        write(claim, event)
+    return Simulation.objects.get(pk=claim.simulation_id)
 
 
 def until(condition) -> None:
