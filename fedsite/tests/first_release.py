@@ -150,8 +150,8 @@ def go_on() -> None:
 
 
 def price() -> None:
-    """Every run that has ended under every rule. Prints, by run: each round's own pool and clients, and by rule each
-    round's pool, burned and rewards, or why not."""
+    """Every run that has ended under every rule. Prints, by run: each round's own pool and who of its cohort sent
+    something, what does not follow when it is computed again, and by rule each round's pool, burned and rewards."""
     import django
 
     django.setup()
@@ -159,7 +159,9 @@ def price() -> None:
     from simulations import repricing
     from simulations.models import Contribution, Simulation, Status
     from simulations.running.folding import CannotFold
+    from simulations.tests.schedules import Inline
 
+    repricing.Child = Inline  # numpy is loaded once for all of them
     found: dict[str, Any] = {}
     for number, name in enumerate(RUNS, start=1):
         simulation = Simulation.objects.get(pk=number)
@@ -167,9 +169,9 @@ def price() -> None:
             continue
         pools = list(simulation.rounds.order_by("number").values_list("pool_microtokens", flat=True))
         parts = Contribution.objects.filter(round__simulation=simulation).order_by("round__number", "client__number")
-        sent = [[] for _ in pools]
-        for of_round, loss, value in parts.values_list("round__number", "loss_before", "value"):
-            sent[of_round - 1].append([loss is not None, value])
+        sent: list[list[bool]] = [[] for _ in pools]
+        for of_round, loss in parts.values_list("round__number", "loss_before"):
+            sent[of_round - 1].append(loss is not None)
         found[name] = {"pools": pools, "sent": sent, "rules": {}}
         for rule in kinds.family("rule"):
             try:
@@ -179,8 +181,7 @@ def price() -> None:
                 continue
             rows = shadow.rounds.order_by("number").values_list("pool_microtokens", "burned_microtokens", "rewards")
             found[name]["rules"][rule] = list(rows)
-        wrong = [each for each in repricing.recompute(Simulation.objects.get(pk=number), 2) if each[2]]
-        found[name]["wrong"] = wrong
+        found[name]["wrong"] = [each for each in repricing.recompute(simulation) if each[2]]
     print(json.dumps(found))
 
 

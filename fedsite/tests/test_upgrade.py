@@ -4,6 +4,7 @@ runs end as if there had been no upgrade."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -130,3 +131,29 @@ def test_the_same_command_trains_the_same_weights(upgraded: dict[str, str], ende
 
 def test_ledgers_that_two_releases_have_written_verify(upgraded: dict[str, str], ended: dict[str, Any]) -> None:
     assert first_ledger.manage(upgraded, "verify_ledger").startswith(f"Verified {len(ended)} ledgers")
+
+
+def test_runs_of_the_first_release_are_priced_under_every_rule(
+    upgraded: dict[str, str], ended: dict[str, Any], tmp_path: Path
+) -> None:
+    """From what was kept of them: the same pools to the unit, all computed again is equal, all hashes verify."""
+    shutil.copyfile(upgraded["DATABASE_URL"].removeprefix("sqlite:///"), tmp_path / "db.sqlite3")
+    site = upgraded | {"DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}"}
+    priced = json.loads(of_first_release(site, "price"))
+    assert priced.keys() == {name for name, end in ended.items() if end["status"] == "completed"}
+    for name, run in priced.items():
+        assert run["wrong"] == [], name
+        assert run["rules"].keys() == kinds.family("rule").keys(), name
+        for rule, rows in run["rules"].items():
+            assert [pool for pool, _, _ in rows] == run["pools"], (name, rule)
+            for sent, (pool, burned, rewards) in zip(run["sent"], rows, strict=True):
+                assert sum(rewards) + burned <= pool
+                assert all(is_here or reward == 0 for is_here, reward in zip(sent, rewards, strict=True)), (name, rule)
+        for sent, (pool, _, rewards) in zip(run["sent"], run["rules"]["equal"], strict=True):
+            paid = [reward for is_here, reward in zip(sent, rewards, strict=True) if is_here]
+            assert (sum(paid), max(paid) - min(paid) <= 1) == (pool, True), name
+        # where everybody is worth the same, winners share
+        for pool, _, rewards in run["rules"]["winner_takes_all"] if name != "silence_paid" else ():
+            assert max(rewards) == sum(rewards) == pool
+    ledgers = len(ended) + sum(len(run["rules"]) for run in priced.values())
+    assert first_ledger.manage(site, "verify_ledger").startswith(f"Verified {ledgers} ledgers")

@@ -290,10 +290,21 @@ class Inline:
     def __exit__(self, *error: object) -> None: ...
 
     def priced(self, facts: Any, tables: Any) -> tuple[Any, bytes | None]:
-        question = {"facts": facts, "tables": [base64.b64encode(each).decode() for each in tables]}
-        answer = json.loads(json.dumps(self.answers.send(json.loads(json.dumps(question)))))
+        answer = self.ask(facts, tables)
         evidence = answer["evidence"]
         return answer["paid"], None if evidence is None else base64.b64decode(evidence)
+
+    def checked(self, facts: Any, tables: Any, state: Any, paid: Any) -> str:
+        return str(self.ask(facts, tables, state=state, paid=paid)["wrong"])
+
+    def ask(self, facts: Any, tables: Any, **more: Any) -> Any:
+        from simulations.running.folding import CannotFold
+
+        question = {"facts": facts, "tables": [base64.b64encode(each).decode() for each in tables], **more}
+        answer = json.loads(json.dumps(self.answers.send(json.loads(json.dumps(question)))))
+        if "error" in answer:
+            raise CannotFold(answer["error"])
+        return answer
 
 
 @dataclass(order=True)
