@@ -178,7 +178,7 @@ def _priced(
 
 def _askers(simulation: Simulation, economy: Specification) -> list[str]:
     """The labels of those economies whose evidence is of the game that this one asks."""
-    if not economy.asks_game and simulation.scheme >= 3:
+    if not economy.asks_game:
         return []
     config = SimulationConfig.from_record(simulation.config, simulation.scheme)
     of_game = same(config.strategy, economy.game, economy.utility, economy.utility_weights)
