@@ -65,7 +65,13 @@ class Specification:
         return {name: value.to_dict() if isinstance(value, Choice) else value for name, value in values.items()}
 
     def hashed(self) -> dict[str, Any]:
-        """What enters a payment's hash: all that is not at its default, of choices their own parameters alone."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        found = {name: value.hashed() if isinstance(value, Choice) else value for name, value in values.items()}
+        """What enters a payment's hash: all that is not at its default, of choices their own parameters alone. Of a
+        plug-in all of its parameters, and its source in place of its version: the hash can be derived again when nobody
+        knows any more what was usual for it."""
+        found: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Choice):
+                value = value.to_dict() if "/" in value.kind else value.hashed()
+            found[each.name] = value
         return {name: value for name, value in found.items() if name not in DEFAULTS or value != DEFAULTS[name]}

@@ -160,6 +160,9 @@ def _wrong_round(
             f"the contributions of round {row.number}, or what its economy is or keeps, are not those that it was paid "
             "for (economy hash)"
         )
+    rule = economy.reward_rule
+    if shadow is None and "/" not in rule.kind and row.rule != f"{rule.kind}@{rule.description.version}":
+        return f"the rule of round {row.number} is said to be {row.rule}"
     return ""
 
 

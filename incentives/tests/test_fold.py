@@ -151,7 +151,11 @@ def counting():
         return Payment(shares, burned=1, state={"rounds": state.get("rounds", 0) + 1})
 
     catalogue.plug([Kind(family="rule", name="lab/poorest", help="the poorest", code=rule, source_sha256="2" * 64)])
-    yield economy(reward_rule=kinds.checked("rule", {"kind": "lab/poorest"}, "reward_rule", recorded=True))
+    yield economy(
+        reward_rule=kinds.checked(
+            "rule", {"kind": "lab/poorest", "source_sha256": "2" * 64}, "reward_rule", recorded=True
+        )
+    )
     catalogue.plug([])
 
 
@@ -171,6 +175,13 @@ def test_a_plug_in_sees_balances_and_keeps_a_state(counting):
         "treasury": 40_000_000 - 4 * 5_000_001,
         "balances": {"1": 10_000_000, "3": 10_000_000},
     }
+
+
+def test_an_economys_hash_outlives_its_plug_in(counting):
+    plugged = counting.hashed()
+    catalogue.plug([])
+    assert Specification.from_dict(counting.to_dict()).hashed() == plugged
+    assert plugged["reward_rule"] == {"kind": "lab/poorest", "source_sha256": "2" * 64}
 
 
 def test_who_sent_nothing_gets_nothing_whatever_the_rule_says():

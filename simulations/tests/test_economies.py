@@ -290,6 +290,10 @@ CHANGED = {
         lambda: Simulation.objects.update(config={**Simulation.objects.get().config, "burn_share": 0.5}),
         r"transaction 1: the contributions of round 1, or what its economy is",
     ),
+    "the rule's name": (
+        lambda: Round.objects.filter(number=1).update(rule="equal@1"),
+        r"the rule of round 1 is said to be",
+    ),
     "burned": (
         lambda: Round.objects.filter(number=1).update(burned_microtokens=5),
         r"transaction 1: the record of round 1",
