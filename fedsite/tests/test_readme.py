@@ -25,7 +25,7 @@ from simulations.running import lifecycle
 from simulations.showing.metrics import SiteCollector
 
 README = (PROJECT / "README.md").read_text()
-DOCUMENTS = ("README.md", "DESIGN.md", "docs/plugins.md")
+DOCUMENTS = ("README.md", "DESIGN.md", "docs/plugins.md", "docs/payments.md")
 FENCED = re.findall(r"^```\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 LINES = [line for block in FENCED for line in block.splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("python manage.py")]
@@ -223,9 +223,10 @@ def test_it_links_to_what_is_there(document: str) -> None:
 
 def resolves(document: str, link: str) -> bool:
     path, _, anchor = link.partition("#")
-    if path and not (PROJECT / path).exists():
+    target = (PROJECT / document).parent / path if path else PROJECT / document
+    if not target.exists():
         return False
-    return not anchor or anchor in anchors(path or document)
+    return not anchor or anchor in anchors(str(target.resolve().relative_to(PROJECT)))
 
 
 def test_every_module_says_in_its_first_line_what_lives_there() -> None:
