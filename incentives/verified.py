@@ -15,6 +15,7 @@ from incentives.models import Account, Ledger, Transfer, Verified
 from incentives.verification import Derived, Noted, Point, Verification, nothing, nothing_said, verify
 
 FULL_SECONDS = 24 * 3600  # everything is read again at least so often
+DOUBTFUL_SECONDS = 2 * FULL_SECONDS  # what was not read for so long is not called verified
 
 
 def look(
@@ -65,6 +66,18 @@ def due(unlike: Any, at: datetime, most: int = 100) -> list[tuple[Ledger, bool]]
     return [(row, is_stale(row, at)) for row in rows]
 
 
+def doubt(ledger_id: int | None) -> None:
+    """Somebody found what does not follow: the ledger is due to be read again in full, and no longer called verified
+    until it was. What is known to be wrong stays so."""
+    at = timezone.now() - timedelta(seconds=DOUBTFUL_SECONDS)
+    Verified.objects.filter(ledger=ledger_id, problem="", complete_at__gt=at).update(complete_at=at)
+
+
+def is_doubtful(known: Verified) -> bool:
+    """Whether a ledger was not read in full for long, or is to be since somebody found a difference."""
+    return known.complete_at <= timezone.now() - timedelta(seconds=DOUBTFUL_SECONDS)
+
+
 def changed() -> list[Ledger]:
     """Ledgers that were well, and now have more or fewer transfers up to where they were verified, or balances that do
     not sum to zero: a cheap look at rows that were read before, which leaves all else to whoever reads them again.
@@ -110,6 +123,11 @@ class State:
     @property
     def since_seconds(self) -> float | None:
         return self.since and (timezone.now() - self.since).total_seconds()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether some ledger was not read in full for long, or is to be since somebody found a difference."""
+        return (self.since_seconds or 0.0) >= DOUBTFUL_SECONDS
 
     @property
     def looked_seconds(self) -> float | None:

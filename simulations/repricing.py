@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from extensions.models import Source
 from extensions.sources import needed
-from incentives import coalitions, ledger
+from incentives import coalitions, ledger, verified
 from incentives.memo import Facts, Paid
 from incentives.models import Evidence
 from incentives.rewards import MICROTOKENS, improvement_pool
@@ -93,7 +93,7 @@ def recompute(
 ) -> Iterator[tuple[str, int, str]]:
     """For each economy and round, or of one round alone, what of its payment does not follow; an empty text where all
     does. CannotFold where what was kept does not hold what is needed; TookTooLong where computing takes more than so
-    many `seconds`."""
+    many `seconds`. A ledger whose payment does not follow is to be verified in full next."""
     left = seconds
     config = SimulationConfig.from_record(simulation.config, simulation.scheme)
     shadows = {each.label: each for each in simulation.shadows.order_by("number")}
@@ -113,6 +113,8 @@ def recompute(
                     kept.states.get(label, {}),
                     dataclasses.asdict(kept.paid[label]),
                 )
+                if wrong:
+                    verified.doubt(shadows[label].ledger_id if label in shadows else simulation.ledger_id)
                 yield label, kept.row.number, wrong
         left = left and left - child.waited
 
@@ -170,7 +172,7 @@ def _priced(
             )
             _check_losses(economy, kept.facts)
             if economy.asks_game and not tables:
-                raise CannotFold(f"round {kept.facts.round_number}: nobody asked this game what any coalition is worth")
+                raise CannotFold(f"round {kept.facts.round_number}: {_not_measured(economy, kept, askers)}")
             paid, evidence = child.priced(facts, tables)
             lists = {name: tuple(each) if isinstance(each, list) else each for name, each in paid.items()}
             yield kept, Paid(**lists), evidence
@@ -189,6 +191,15 @@ def _askers(simulation: Simulation, economy: Specification) -> list[str]:
         for label, each in found.items()
         if same(config.strategy, each.game, each.utility, each.utility_weights) == of_game
     ]
+
+
+def _not_measured(economy: Specification, kept: Kept, askers: Sequence[str]) -> str:
+    """Why no coalition of a round has a known worth, and what can be done."""
+    again = "run it again with this economy among its shadows"
+    if any(label in kept.paid and kept.paid[label].utilities_sha256 for label in askers):
+        return f"what coalitions were worth is no longer kept; {again}"
+    measured = f"{economy.utility} (game {economy.game}, weights {economy.utility_weights})"
+    return f"no economy of this run measured {measured}, so no coalition's worth is known; {again}"
 
 
 def _fill_in(simulation: Simulation) -> None:

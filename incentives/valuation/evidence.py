@@ -115,7 +115,8 @@ class Kept:
         missing = sum(key not in self._known for key in set(keys))
         if missing:
             raise EvidenceError(
-                f"{missing:,} of the {len(set(keys)):,} coalitions that it asks for were not evaluated in this run"
+                f"{missing:,} of the {len(set(keys)):,} coalitions that it asks for were not evaluated in this run; "
+                "run it again with this economy among its shadows"
             )
         return np.array([self._known[key] for key in keys], dtype=np.float64)
 

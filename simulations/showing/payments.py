@@ -16,6 +16,7 @@ from django.urls import reverse
 
 import kinds
 from extensions.records import files_of
+from incentives import verified
 from incentives.coalitions import Table, read
 from incentives.memo import Facts, Paid
 from incentives.models import Evidence, Transaction, Verified
@@ -48,6 +49,7 @@ def explained(posted: Transaction, client: str | None, page: str | None) -> dict
     facts = records.facts_of(simulation, row, parts)
     paid = economies.paid_by(made) if made else records.paid_of(row, parts)
     economy = shadow.specification if shadow else simulation.configuration
+    known = Verified.objects.filter(ledger=posted.ledger_id).first()
     context: dict[str, Any] = {
         "template": "simulations/_payment.html",
         "simulation": simulation,
@@ -60,7 +62,9 @@ def explained(posted: Transaction, client: str | None, page: str | None) -> dict
         "pool": pool_formulas(economy, facts, paid),
         "rule": rule_of(simulation, row, economy, shadow),
         "valuation": wording.kind("valuation", economy["valuation"]["kind"]),
-        "verified": Verified.objects.filter(ledger=posted.ledger_id, problem="", sequence__gte=posted.sequence).first(),
+        "verified": known if known and not known.problem and known.sequence >= posted.sequence else None,
+        "problem": known.problem if known else "",
+        "is_doubtful": known is not None and verified.is_doubtful(known),
         "others": [],
         "is_whole": len(parts) == row.cohort_size == len(paid.shares),
     }

@@ -146,11 +146,14 @@ def test_what_was_not_evaluated_is_named_and_nothing_is_written():
     simulation = recorded(0, valuation="leave_one_out")
     with pytest.raises(CannotFold, match=r"round 1: 4 of the 8 coalitions that it asks for were not evaluated"):
         repricing.reprice(simulation, "exact", {"valuation": "shapley"})
-    with pytest.raises(CannotFold, match="round 1: nobody asked this game"):
+    with pytest.raises(CannotFold, match=r"round 1: no economy of this run measured accuracy \(game server"):
         repricing.reprice(simulation, "other", {"utility": "accuracy"})
     assert not Shadow.objects.exists()
     code, text = command("reprice", simulation.pk, "--label", "exact", "--set", "valuation=shapley")
     assert (code, "4 of the 8 coalitions" in text) == (1, True)
+    Evidence.objects.all().delete()
+    with pytest.raises(CannotFold, match="round 1: what coalitions were worth is no longer kept; run it again with"):
+        repricing.reprice(simulation, "other", {"reward_rule": "equal"})
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,7 @@ def test_what_cannot_be_priced_says_what_is_missing(client):
     answer = post(client, f"{URL}{simulation.pk}/reprice/", {"label": "exact", "valuation": "shapley"})
     assert answer.status_code == 409
     assert "round 1: 4 of the 8 coalitions that it asks for were not evaluated" in answer.json()["detail"]
+    assert answer.json()["detail"].endswith("; run it again with this economy among its shadows")
     running = queued()
     answer = post(client, f"{URL}{running.pk}/reprice/", {"label": "x"})
     assert (answer.status_code, "only a finished run" in answer.json()["detail"]) == (409, True)

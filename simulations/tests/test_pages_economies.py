@@ -260,7 +260,7 @@ def test_another_economy_is_priced_from_the_page():
         ("x: reward_rule=wage_bonus reward_rule.share=2", "x: reward_rule.share: "),
         ("paying:", "paying: is how the top-level economy is called"),
         ("x: valuation=none", "an economy that measures nothing pays nobody"),
-        ("x: utility=accuracy", "It cannot be priced from what was recorded: round 1: nobody asked this game"),
+        ("x: utility=accuracy", "It cannot be priced from what was recorded: round 1: no economy of this run measured"),
     ],
 )
 def test_what_cannot_be_priced_is_said_where_it_was_entered(line, says):

@@ -15,11 +15,13 @@ from incentives import ledger
 from incentives.economy import RuleFacts
 from incentives.models import Evidence
 from incentives.tests.cast import pay
+from simulations import repricing
 from simulations.models import Contribution, Round, ShadowRound, Simulation
+from simulations.running import verifier
 from simulations.showing import payments
 from simulations.tests.pages import text
 from simulations.tests.test_economies import recorded
-from simulations.tests.test_verify_ledger import unguarded  # noqa: F401
+from simulations.tests.test_verify_ledger import unguarded, verify  # noqa: F401
 
 RULES = [rule for rule in kinds.family("rule").values() if "/" not in rule.name]
 worth = st.floats(-1, 1, allow_subnormal=False).map(lambda value: round(value, 6))
@@ -156,6 +158,30 @@ def test_recompute_says_equal_or_where_not():
     assert [Browser().post(address, {"round": each}).status_code for each in ("0", "4", "x", "")] == [422] * 4
     assert Browser().get(address).status_code == 405
     assert Browser(enforce_csrf_checks=True).post(address, {"round": 2}).status_code == 403
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_what_does_not_follow_is_not_called_verified():
+    """From the failed computation on, until everything was read again; then as that found it."""
+    simulation = recorded(1)
+    verifier.look()
+    assert "Chain verified" in get("/ledger/state/")
+    assert "● verified" in page_of(simulation, shadow=1)
+    pool = ShadowRound.objects.filter(number=2)
+    for change, seen, badge in ((1, "Not equal: simulation-", "Chain broken"), (-1, "● verified", "Chain verified")):
+        pool.update(pool_microtokens=F("pool_microtokens") + change)
+        if change == 1:
+            assert [bool(wrong) for _, _, wrong in repricing.recompute(simulation, 2)] == [False, True]
+            assert "to be verified again" in page_of(simulation, shadow=1)
+            assert "Chain to be verified again" in get("/ledger/state/")
+            assert "● verified" in page_of(simulation), "another ledger"
+            assert verifier.look() == 1
+        else:
+            assert verify()[0] == 0
+        assert seen in page_of(simulation, shadow=1)
+        assert badge in get("/ledger/state/")
+    assert verifier.look() == 0
 
 
 @pytest.mark.django_db
