@@ -24,6 +24,10 @@ def test_equal_where_nothing_was_changed_and_the_first_difference_where_somethin
     equal = servers.run_manage("audit_simulation", "1", environment=site)
     assert equal.returncode == 0, equal.stderr
     assert equal.stdout == "Equal: 2 rounds trained again, 4 payments of 2 economies\n"
+    more = servers.run_manage("reprice", "1", "--label", "later", "--set", "reward_rule=equal", environment=site)
+    assert more.returncode == 0, more.stderr
+    equal = servers.run_manage("audit_simulation", "1", environment=site)
+    assert equal.stdout.endswith("of 2 economies; economies priced later, here 1, are checked by recompute\n")
     execute(tmp_path, "UPDATE simulations_shadowround SET pool_microtokens = 7 WHERE number = 2")
     other = servers.run_manage("audit_simulation", "1", environment=site)
     assert (other.returncode, other.stdout) == (1, "")

@@ -37,8 +37,10 @@ class Command(BaseCommand):
         if found.difference:
             self.stderr.write(found.difference)
             sys.exit(1)
+        later = simulation.shadows.exclude(added_at=None).count()
         self.stdout.write(
             f"Equal: {found.rounds:,} rounds trained again, {found.payments:,} payments of {found.economies} economies"
+            + (f"; economies priced later, here {later:,}, are checked by recompute" if later else "")
         )
 
     async def work(self, simulation: Simulation, found: audit.Audit) -> None:
