@@ -19,7 +19,9 @@ from incentives.memo import Facts, Paid
 from incentives.models import Evidence, Ledger
 from incentives.specification import Specification
 from incentives.verification import Posted
+from kinds import ConfigError
 from simulations import economies
+from simulations.config import SimulationConfig
 from simulations.models import Client, Contribution, Round, Shadow, ShadowClient, ShadowRound, Simulation
 
 SLACK = 1e-9  # of a sum of floats, which depends on the order
@@ -241,3 +243,36 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
         yield f"{name} is said to have paid {whole.paid_microtokens:,} micro-tokens, its rounds make {paid:,}"
     if whole.rounds_done != rounds.count():
         yield f"{name} is said to have {whole.rounds_done:,} rounds, and has {rounds.count():,}"
+    if shadow is None:
+        yield from _wrong_record(simulation)
+
+
+def _wrong_record(simulation: Simulation) -> Iterator[str]:
+    """What a simulation's own row, and its clients', say other than its configuration and rounds. A configuration with
+    plug-ins is not hashed again, for what is usual for them is known only while they are there, nor one of scheme 1,
+    since ledgers were written before there was a hash."""
+    name = f"simulation {simulation.pk}"
+    last = simulation.rounds.order_by("-number").first()
+    if last is not None and last.weights_sha256 != simulation.weights_sha256:
+        yield f"the weights of {name} are not those after its last round"
+    evaluated = simulation.rounds.filter(loss__isnull=False).order_by("-number").first()
+    for field in ("loss", "accuracy") if evaluated else ():
+        said, found = getattr(simulation, field), getattr(evaluated, field)
+        if said != found:
+            yield f"the {field} of {name} is said to be {said}, its last evaluated round has {found}"
+    if simulation.scheme == 1 or not simulation.config_sha256:
+        return
+    try:
+        config = SimulationConfig.from_record(simulation.config, simulation.scheme)
+    except ConfigError:
+        return  # of an older release, or of a plug-in that is gone
+    if not config.plugins and config.sha256() != simulation.config_sha256:
+        yield f"the configuration of {name} is not the one of its hash"
+    if not config.plugins and simulation.training_sha256 not in ("", config.training_sha256()):
+        yield f"the training of {name} is not the one of its hash"
+    does = {client: str(given["kind"]) for client, given in config.behaviours.items()}
+    for client, said in (
+        Client.objects.filter(simulation=simulation).order_by("number").values_list("number", "behaviour")
+    ):
+        if said != does.get(client, "honest"):
+            yield f"client {client} is said to be {said}, by the configuration it is {does.get(client, 'honest')}"

@@ -317,6 +317,21 @@ CHANGED = {
         lambda: Simulation.objects.update(paid_microtokens=1),
         r"simulation \d+ is said to have paid 1",
     ),
+    "final accuracy": (
+        lambda: Simulation.objects.update(accuracy=0.9999),
+        r"the accuracy of simulation \d+ is said to be 0.99",
+    ),
+    "test loss of the last round": (lambda: Round.objects.filter(number=3).update(loss=0.1), "the loss of simulation"),
+    "last weights": (lambda: Simulation.objects.update(weights_sha256="0" * 64), "the weights of simulation"),
+    "configuration": (
+        lambda: Simulation.objects.update(config={**Simulation.objects.get().config, "lr": 0.2}),
+        r"the configuration of simulation \d+ is not the one of its hash",
+    ),
+    "hash of the configuration": (lambda: Simulation.objects.update(config_sha256="0" * 64), "not the one of its hash"),
+    "behaviour": (
+        lambda: Client.objects.filter(number=2).update(behaviour="honest"),
+        "client 2 is said to be honest, by the configuration it is free_rider",
+    ),
     "a round": (
         lambda: (Contribution.objects.filter(round__number=3).delete(), Round.objects.filter(number=3).delete()),
         r"transaction 3: there is no record of round 3",
