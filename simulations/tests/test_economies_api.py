@@ -16,7 +16,9 @@ from django.contrib.auth.models import User
 from django.http import StreamingHttpResponse
 from django.test import Client as Browser
 
+import kinds
 from fedsite.tests.machine import PROJECT
+from incentives import specification
 from incentives.models import Account, Evidence
 from simulations import repricing, tables
 from simulations.config import SimulationConfig
@@ -140,16 +142,17 @@ def test_somebody_who_does_not_trust_us_derives_every_hash(client, tmp_path):
     assert len(told["utilities"]) == len({each["utilities_sha256"] for each in told["economies"]} - {None}) == 2
     assert {each["layout"] for each in told["utilities"]} == {"FEDGAME3"}
     done = verify(told, tmp_path)
-    assert (done.returncode, done.stdout.count("is so: ")) == (0, 1 + 2 + 6 * 4), done.stdout + done.stderr
+    found = (done.returncode, done.stdout.count("is so: "), done.stdout.count("not computed here: "))
+    # three of the round, two tables, one of all ledgers; six of each economy; by size alone asks nobody
+    assert found == (0, 3 + 2 + 1 + 6 * 6 + 5 + 5 + 5, 1 + 1), done.stdout + done.stderr
     spec = importlib.util.spec_from_file_location("verify_payment", PROJECT / "docs/verify_payment.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    assert len((PROJECT / "docs/verify_payment.py").read_text().splitlines()) <= 80
 
     def wrong(change) -> list[str]:
         doctored = json.loads(answer.content)
         change(doctored)
-        return [claim for claim, is_so in script.check(doctored) if not is_so]
+        return [claim for claim, is_so in script.check(doctored, (simulation.pk, 2)) if is_so is False]
 
     def of(told: dict, k: int) -> dict:
         return told["economies"][k]
@@ -157,11 +160,56 @@ def test_somebody_who_does_not_trust_us_derives_every_hash(client, tmp_path):
     assert wrong(lambda told: None) == []
     assert wrong(lambda told: told["facts"]["effort"].__setitem__(0, 1)) == ["facts hash"]
     changed = wrong(lambda told: of(told, 0)["contributions"].__setitem__(0, 0.25))
-    assert changed == ["economy hash of paying", "memo of paying"]
+    assert changed[:2] == ["economy hash of paying", "memo of paying"]
+    assert changed[2:] == ["contributions of paying by shapley", "shares of paying by proportional"]
     changed = wrong(lambda told: of(told, 2)["specification"].update(burn_share=0.5) or of(told, 2)["hashed"].clear())
-    assert changed == ["economy hash of wage", "memo of wage"]
-    assert "chain hash of " in wrong(lambda told: of(told, 4)["transaction"].update(sequence=3))[0]
+    assert changed == ["economy hash of wage", "memo of wage", "specification of wage"]
+    assert "chain hash " in wrong(lambda told: of(told, 4)["transaction"].update(sequence=3))[0]
     assert wrong(lambda told: told["utilities"][0].update(base64="AAAA"))[0].startswith("utilities ")
+    assert wrong(lambda told: told.update(facts_sha256=None))[0] == "facts hash"
+    assert wrong(lambda told: of(told, 1).update(economy_sha256=None)) == ["economy hash of by size"]
+    assert wrong(lambda told: told.update(economies=[])) == ["an economy paid"]
+    lost = [f"utilities of {each['label']} are told, neither pruned nor too large" for each in told["economies"]]
+    lost = [each for k, each in enumerate(lost) if told["economies"][k]["utilities_sha256"]]
+    assert wrong(lambda told: told.update(utilities=[])) == lost
+    assert wrong(lambda told: [each.update(base64=None) for each in told["utilities"]]) == lost
+    assert wrong(lambda told: of(told, 3)["specification"].update(burn_share=0.25)) == ["specification of left out"]
+    assert wrong(lambda told: of(told, 3)["specification"]["pool"].update(tokens=4.0)) == ["specification of left out"]
+    changed = wrong(lambda told: of(told, 1).update(ledger="simulation-1-9"))
+    assert changed == ["ledger of by size"]
+    assert f"of simulation {simulation.pk}, round 2" in wrong(lambda told: told.update(simulation=simulation.pk + 1))
+
+
+def test_the_script_knows_the_defaults_of_today():
+    spec = importlib.util.spec_from_file_location("verify_payment", PROJECT / "docs/verify_payment.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    built_in = [kind for each in ("valuation", "pool", "rule") for kind in kinds.family(each).values()]
+    built_in = [kind for kind in built_in if "/" not in kind.name]
+    usual = {kind.name: {name: each.plain(each.default) for name, each in kind.parameters.items()} for kind in built_in}
+    assert {name: each for name, each in usual.items() if each} == script.USUAL
+    assert {kind.name: kind.version for kind in built_in if kind.version > 1} == script.VERSIONS
+    assert specification.DEFAULTS == script.DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Expected the address"),
+        (("/nonexistent.json",), "tells nothing that could be checked"),
+        (("nothing.json",), "is not a round's evidence: KeyError"),
+        (("posted.json",), "Of paying no transaction is told"),
+        (("http://127.0.0.1:9/api/simulations/1/rounds/1/evidence/",), "tells nothing that could be checked"),
+    ],
+)
+def test_where_there_is_nothing_to_check_the_script_says_so_in_a_sentence(client, tmp_path, arguments, said):
+    told = client.get(f"{URL}{recorded(0).pk}/rounds/2/evidence/").json()
+    told["economies"][0]["transaction"] = None
+    (tmp_path / "nothing.json").write_text("{}")
+    (tmp_path / "posted.json").write_text(json.dumps(told))
+    command = [sys.executable, "-I", str(PROJECT / "docs/verify_payment.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines()), said in done.stderr) == (2, 1, True), done.stderr
 
 
 def of_first_scheme() -> Simulation:
@@ -182,13 +230,15 @@ def test_a_run_of_the_first_scheme_tells_what_it_has_and_is_priced_again(client,
     assert (told["scheme"], paying["economy_sha256"]) == (1, None)
     assert paying["transaction"]["memo"]["evidence_sha256"] == paying["utilities_sha256"]
     assert told["utilities"][0]["layout"] == "FEDGAME1"
-    assert verify(told, tmp_path).returncode == 0
+    done = verify(told, tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "IS NOT SO: economy hash of paying")
     answer = post(client, f"{URL}{simulation.pk}/reprice/", {"label": "equal", "reward_rule": "equal"})
     assert answer.status_code == 201, answer.json()
     told = client.get(address).json()
     assert [each["economy_sha256"] is None for each in told["economies"]] == [True, False]
     assert told["facts_sha256"] == told["economies"][1]["transaction"]["memo"]["facts_sha256"]
-    assert verify(told, tmp_path).returncode == 0
+    done = verify(told, tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "IS NOT SO: economy hash of paying")
 
 
 def test_tables_that_are_too_large_are_told_by_their_size(client, monkeypatch):
