@@ -6,10 +6,10 @@ LONG = 100_000  # from here on powers of ten: a diverged run has losses of twent
 
 
 def figure(value: float | None, places: int = 4) -> str:
-    """A measured number in a few digits, however large: 0.1234, 1,234.5678, 2.53e+20."""
+    """A measured number in a few digits, however large: 0.1234, 1,234.5678, 2.53e+20; no sign before zeros."""
     if value is None:
         return "none"
-    return f"{value:,.{places}f}" if abs(value) < LONG else f"{value:.2e}"
+    return f"{value:z,.{places}f}" if abs(value) < LONG else f"{value:.2e}"
 
 
 def worse(before: float | None, after: float | None) -> str:

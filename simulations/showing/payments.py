@@ -113,35 +113,48 @@ def _place(facts: Facts, paid: Paid, client: str | None) -> int:
 
 
 def pool_formulas(economy: Mapping[str, Any], facts: Facts, paid: Paid) -> list[str]:
-    """How many tokens the round pays, with its numbers put in, a line for each step."""
+    """How many tokens the round pays, with its numbers put in, a line for each step: what the pool asks for, what the
+    budget leaves of it, what is burned."""
     pool, kept = economy["pool"], paid.state.get("money", {})
     burned, number = paid.burned, facts.round_number
-    lines = []
+    asked: float | None = None  # micro-tokens by the formula, where the numbers for it are kept
     match pool["kind"]:
         case "improvement" | "improvement_each_round" as kind:
             before = facts.best_validation_loss if kind == "improvement" else facts.previous_validation_loss
-            factor = f"{pool.get('scaling_factor', 10.0):,.12g}"
+            factor = pool.get("scaling_factor", 10.0)
             if before is None or facts.validation_loss is None:
-                lines.append(f"pool = max(0, loss to beat − loss) × {factor} = {_tokens(paid.pool)}")
+                formula = f"max(0, loss to beat − loss) × {factor:,.12g}"
             else:
-                drop = f"max(0, {before:.8f} − {facts.validation_loss:.8f})"
-                lines.append(f"pool = {drop} × {factor} = {_tokens(paid.pool)}")
+                formula = f"max(0, {before:.8f} − {facts.validation_loss:.8f}) × {factor:,.12g}"
+                asked = max(0.0, before - facts.validation_loss) * factor * MICROTOKENS
         case "fixed":
-            lines.append(f"pool = {pool['tokens']:,.12g} tokens in each round = {_tokens(paid.pool)}")
+            formula, asked = f"{pool['tokens']:,.12g} tokens in each round", pool["tokens"] * MICROTOKENS
         case "halving":
             halvings = (number - 1) // pool["rounds"]
-            lines.append(f"pool = {pool['tokens']:,.12g} / 2^{halvings} = {_tokens(paid.pool)}")
+            formula = f"{pool['tokens']:,.12g} / 2^{halvings}"
+            asked = round(pool["tokens"] * MICROTOKENS) >> halvings
         case "decay":
-            lines.append(f"pool = {pool['tokens']:,.12g} × {pool['factor']:.12g}^{number - 1} = {_tokens(paid.pool)}")
+            formula = f"{pool['tokens']:,.12g} × {pool['factor']:.12g}^{number - 1}"
+            asked = pool["tokens"] * pool["factor"] ** (number - 1) * MICROTOKENS
         case "treasury":
             held = kept.get("treasury", 0) + burned + sum(paid.shares)
             left = max(0, pool["rounds"] - number + 1)
-            lines.append(f"pool = {_tokens(held)} in the treasury / {left:,} rounds left = {_tokens(paid.pool)}")
+            formula = f"{_tokens(held)} in the treasury / {left:,} rounds left"
+            asked = held // left if left else 0
         case kind:
-            lines.append(f"pool = {kind} = {_tokens(paid.pool)}")
-    if (budget := economy.get("budget_tokens")) is not None:
+            formula = kind
+    budget = economy.get("budget_tokens")
+    if budget is None:
+        lines = [f"pool = {formula} = {_tokens(paid.pool)}"]
+    else:
         before_it = kept.get("pools", 0) - paid.pool
-        lines.append(f"at most the budget of {budget:,.12g} less {_tokens(before_it)} of the rounds before")
+        left_of_it = round(budget * MICROTOKENS) - before_it
+        if paid.pool < left_of_it:  # the budget did not bind, and the formula is to the unit what was paid
+            lines = [f"pool = {formula} = {_tokens(paid.pool)}"]
+        else:
+            lines = [f"pool = {formula}" + ("" if asked is None else f" = {_tokens(max(round(asked), paid.pool))}")]
+        less = f"the budget of {budget:,.12g} less {_tokens(before_it)} of the rounds before"
+        lines.append(f"at most {less} = {_tokens(left_of_it)}")
     if burned:
         share = economy.get("burn_share") or 0
         how = f"{share:.12g} × {_tokens(paid.pool)}" if share else "by the rule"
@@ -157,41 +170,56 @@ def _tokens(microtokens: int) -> str:
 
 
 def weights_of(
-    rule: Mapping[str, Any], contributions: Sequence[float], sent: Sequence[bool]
-) -> tuple[str, list[float]] | None:
-    """A built-in rule in symbols, and everybody's weight under it, as floats; None for a rule that is not known here.
-    c is a contribution, c+ one above 0 and else 0, n how many sent something."""
+    rule: Mapping[str, Any], contributions: Sequence[float], sent: Sequence[bool], place: int = 0
+) -> tuple[str, str, list[float]] | None:
+    """A built-in rule's share of the pool in symbols, the same with the numbers of who is at a place put in, and
+    everybody's weight, as floats; None for a rule that is not known here. c is a contribution, c+ one above 0 of who
+    sent something and else 0, n how many sent something. Where all weights are 0, nobody gets anything."""
     gains = [max(0.0, each) if here else 0.0 for each, here in zip(contributions, sent, strict=True)]
-    total, workers = math.fsum(gains), sum(sent)
+    total, workers, gain = math.fsum(gains), sum(sent), gains[place]
     match rule["kind"]:
         case "proportional":
-            return "c+ / Σ c+", gains
+            symbols, weights = "c+ / Σ c+", gains
         case "equal":
-            return "1 / n", [float(each) for each in sent]
+            symbols, weights = "1 / n for each who sent something", [float(each) for each in sent]
         case "wage_bonus":
             wage = rule["share"]
             if not total:
-                return "wage / n", [float(each) for each in sent]
-            mixed = [here * wage * total / workers + (1 - wage) * gain for gain, here in zip(gains, sent, strict=True)]
-            return f"{wage:g} / n + {1 - wage:g} × c+ / Σ c+", mixed
+                numbers = f"{wage:g} / {workers:,}" if sent[place] else "0"
+                return f"{wage:g} / n, and no bonus where Σ c+ = 0", numbers, [float(each) for each in sent]
+            weights = [
+                here * wage * total / workers + (1 - wage) * each for each, here in zip(gains, sent, strict=True)
+            ]
+            numbers = f"({wage:g} / {workers:,} + {1 - wage:g} × {gain:.8g} / {total:.8g})" if sent[place] else "0"
+            return f"({wage:g} / n + {1 - wage:g} × c+ / Σ c+)", numbers, weights
         case "top_k":
             least = sorted(gains, reverse=True)[min(rule["k"], len(gains)) - 1] if gains else 0.0
-            return f"c+ / Σ c+ of the {rule['k']:,} largest", [each if each >= least else 0.0 for each in gains]
+            symbols = f"c+ / Σ c+ among the {rule['k']:,} largest, 0 for others"
+            weights = [each if each >= least else 0.0 for each in gains]
         case "rank":
-            return "rank / Σ ranks, the least is 1", [_rank(each, gains) for each in gains]
+            symbols, weights = "rank / Σ ranks, 1 for the least c+ above 0", [_rank(each, gains) for each in gains]
         case "softmax":
             scale = (max((abs(each) for each in contributions), default=0.0) or 1.0) * rule["temperature"]
             best = max(contributions, default=0.0)
-            odds = [here * math.exp((each - best) / scale) for each, here in zip(contributions, sent, strict=True)]
-            return f"exp(c / {scale:.6g}) / Σ exp(c / {scale:.6g})", odds
+            weights = [here * math.exp((each - best) / scale) for each, here in zip(contributions, sent, strict=True)]
+            of_all = math.fsum(weights)
+            numbers = f"exp(({contributions[place]:.8g} − {best:.8g}) / {scale:.8g}) / {of_all:.8g}"
+            symbols = f"exp((c − largest c) / s) / Σ of them, s = {rule['temperature']:g} × largest |c|"
+            return symbols, numbers.replace("(-", "(−") if sent[place] else "0", weights
         case "winner_takes_all":
             most = max(gains, default=0.0)
-            return "1 / number of the largest c+", [float(each == most > 0) for each in gains]
+            symbols, weights = (
+                "1 / how many have the largest c+, 0 for others",
+                [float(each == most > 0) for each in gains],
+            )
         case "tullock":
             power, best = rule["exponent"], max(gains, default=0.0) or 1.0
-            raised = [(each / best) ** power if each else 0.0 for each in gains]
-            return f"c+^{power:g} / Σ c+^{power:g}, over the largest", raised
-    return None
+            weights = [(each / best) ** power if each else 0.0 for each in gains]
+            numbers = f"({gain:.8g} / {best:.8g})^{power:g} / {math.fsum(weights):.8g}" if gain else "0"
+            return f"(c+ / largest c+)^{power:g} / Σ of them", numbers, weights
+        case _:
+            return None
+    return symbols, f"{weights[place]:.8g} / {math.fsum(weights):.8g}", weights
 
 
 def _rank(gain: float, gains: Sequence[float]) -> float:
@@ -207,7 +235,7 @@ def _share_of(
     """A client's share of the pool: its formula with the numbers put in, before and after rounding."""
     rule, to_split = economy["reward_rule"], paid.pool - paid.burned
     sent = [loss is not None for loss in facts.losses_before] if simulation.scheme >= 3 else [True] * len(facts.cohort)
-    found = weights_of(rule, paid.contributions, sent)
+    found = weights_of(rule, paid.contributions, sent, place)
     client: dict[str, Any] = {
         "number": facts.cohort[place],
         "reward": paid.shares[place],
@@ -227,18 +255,15 @@ def _share_of(
     }
     if found is None:
         return context
-    symbols, weights = found
+    symbols, numbers, weights = found
     total = math.fsum(weights)
-    if rule["kind"] == "wage_bonus" and not math.fsum(max(0.0, each) for each in paid.contributions):
-        to_split = int(rule["share"] * to_split)
-    context["symbols"] = f"share = pool × {symbols}"
+    context["symbols"] = f"share = {'(pool − burned)' if paid.burned else 'pool'} × {symbols}"
+    is_bare_wage = rule["kind"] == "wage_bonus" and not any(each > 0 for each in paid.contributions)
     if total:
-        exact = to_split * weights[place] / total
+        exact = to_split * weights[place] / total * (rule["share"] if is_bare_wage else 1)
         context["numbers"] = (
-            f"{_tokens(to_split)} × {weights[place]:.8g} / {total:.8g} = {exact / MICROTOKENS:,.8f}, "
-            f"to the unit {_tokens(paid.shares[place])}"
+            f"{_tokens(to_split)} × {numbers} = {exact / MICROTOKENS:,.8f}, to the unit {_tokens(paid.shares[place])}"
         )
-        context["exact_share"] = exact
     else:
         context["numbers"] = "nobody has a share, so the pool stays in the treasury"
     return context

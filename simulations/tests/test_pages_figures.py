@@ -52,6 +52,10 @@ def test_it_writes_signs_and_nothing():
     assert figures.signed(0.25) == "+0.2500"
     assert figures.signed(-0.25) == "−0.2500"
     assert figures.signed(0.0) == "0.0000"
+    assert figures.signed(-0.0) == figures.signed(-0.00004) == figures.signed(0.00004) == "0.0000"
+    assert figures.signed(-0.00006) == figures.decimals(-0.00006) == "−0.0001"
+    assert figures.decimals(-0.4, 0) == "0"
+    assert figures.tokens(-499) == "0.000"
     assert figures.signed(None) == figures.decimals(None) == figures.thousands(None) == "–"
 
 

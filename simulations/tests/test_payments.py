@@ -2,6 +2,7 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 from django.db.models import F
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import kinds
 from incentives import ledger
 from incentives.economy import RuleFacts
+from incentives.memo import Paid
 from incentives.models import Evidence
 from incentives.tests.cast import pay
 from simulations import repricing
@@ -56,7 +58,7 @@ def test_shares_before_rounding_are_those_of_the_rule(rule, data):
         sent=tuple(sent),
     )
     shares = rule.load()(facts, pool, {}, **given_).shares
-    symbols, weights = payments.weights_of({"kind": rule.name, **given_}, contributions, sent)
+    symbols, _, weights = payments.weights_of({"kind": rule.name, **given_}, contributions, sent)
     total = math.fsum(weights)
     if rule.name == "wage_bonus" and not any(value > 0 for value in contributions):
         pool = int(given_["share"] * pool)
@@ -64,6 +66,80 @@ def test_shares_before_rounding_are_those_of_the_rule(rule, data):
     assert bool(total) == any(shares)
     for weight, share in zip(weights, shares, strict=True):
         assert share == pytest.approx(pool * weight / total if total else 0, abs=1.01)
+
+
+# Four clients, of which the fourth sent nothing: contributions 0.5, 0.25, -0.25, 0. Each line worked by hand.
+BY_HAND = [
+    ({"kind": "proportional"}, 1, "c+ / Σ c+", "0.25 / 0.75", 1 / 3),
+    ({"kind": "equal"}, 2, "1 / n for each who sent something", "1 / 3", 1 / 3),
+    ({"kind": "equal"}, 3, "1 / n for each who sent something", "0 / 3", 0),
+    ({"kind": "wage_bonus", "share": 0.2}, 0, "(0.2 / n + 0.8 × c+ / Σ c+)", "(0.2 / 3 + 0.8 × 0.5 / 0.75)", 0.6),
+    ({"kind": "wage_bonus", "share": 0.2}, 2, "(0.2 / n + 0.8 × c+ / Σ c+)", "(0.2 / 3 + 0.8 × 0 / 0.75)", 0.2 / 3),
+    ({"kind": "wage_bonus", "share": 0.2}, 3, "(0.2 / n + 0.8 × c+ / Σ c+)", "0", 0),
+    ({"kind": "top_k", "k": 1}, 0, "c+ / Σ c+ among the 1 largest, 0 for others", "0.5 / 0.5", 1),
+    ({"kind": "top_k", "k": 1}, 1, "c+ / Σ c+ among the 1 largest, 0 for others", "0 / 0.5", 0),
+    ({"kind": "rank"}, 0, "rank / Σ ranks, 1 for the least c+ above 0", "2 / 3", 2 / 3),
+    (
+        {"kind": "softmax", "temperature": 0.5},  # e^0, e^-1, e^-3
+        1,
+        "exp((c − largest c) / s) / Σ of them, s = 0.5 × largest |c|",
+        "exp((0.25 − 0.5) / 0.25) / 1.4176665",
+        0.367879441 / 1.41766651,
+    ),
+    ({"kind": "winner_takes_all"}, 0, "1 / how many have the largest c+, 0 for others", "1 / 1", 1),
+    ({"kind": "tullock", "exponent": 2.0}, 1, "(c+ / largest c+)^2 / Σ of them", "(0.25 / 0.5)^2 / 1.25", 0.2),
+    ({"kind": "tullock", "exponent": 2.0}, 2, "(c+ / largest c+)^2 / Σ of them", "0", 0),
+]
+
+
+@pytest.mark.parametrize(("rule", "place", "symbols", "numbers", "share"), BY_HAND)
+def test_a_share_is_told_with_the_numbers_that_give_it(rule, place, symbols, numbers, share):
+    told = payments.weights_of(rule, [0.5, 0.25, -0.25, 0.0], [True, True, True, False], place)
+    assert told[:2] == (symbols, numbers)
+    assert told[2][place] / math.fsum(told[2]) == pytest.approx(share, rel=1e-8)
+    in_python = numbers.replace("^", "**").replace("×", "*").replace("−", "-")
+    assert eval(in_python, {"exp": math.exp}) == pytest.approx(share, rel=1e-6)
+
+
+def test_a_wage_without_a_bonus_is_told_by_the_share_of_the_pool_that_it_is():
+    told = payments.weights_of({"kind": "wage_bonus", "share": 0.2}, [-0.5, 0.0], [True, True], 0)
+    assert told == ("0.2 / n, and no bonus where Σ c+ = 0", "0.2 / 2", [1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("pool", "number", "paid", "pools", "first", "second"),
+    [  # tokens of the round, and with those before it
+        ({"kind": "fixed", "tokens": 10.0}, 2, 5, 15, "10 tokens in each round = 10.000000", "15 less 10.000000"),
+        ({"kind": "fixed", "tokens": 10.0}, 1, 10, 10, "10 tokens in each round = 10.000000", "15 less 0.000000"),
+        ({"kind": "halving", "tokens": 10.0, "rounds": 4}, 3, 0, 15, "10 / 2^0 = 10.000000", "15 less 15.000000"),
+        ({"kind": "decay", "tokens": 10.0, "factor": 0.5}, 3, 0, 15, "10 × 0.5^2 = 2.500000", "15 less 15.000000"),
+        (
+            {"kind": "improvement", "scaling_factor": 10.0},
+            2,
+            5,
+            15,
+            "max(0, 2.25000000 − 1.50000000) × 10 = 7.500000",
+            "15 less 10.000000",
+        ),
+    ],
+)
+def test_a_pool_is_told_before_what_the_budget_leaves_of_it(pool, number, paid, pools, first, second):
+    facts = SimpleNamespace(
+        round_number=number, best_validation_loss=2.25, previous_validation_loss=2.0, validation_loss=1.5
+    )
+    state = {"money": {"pools": pools * 10**6, "treasury": 0}}
+    made = Paid(
+        contributions=(),
+        pool=paid * 10**6,
+        minted=paid * 10**6,
+        burned=0,
+        shares=(),
+        utilities_sha256=None,
+        state=state,
+    )
+    lines = payments.pool_formulas({"pool": pool, "budget_tokens": 15.0}, facts, made)
+    left = 15 - (pools - paid)
+    assert lines == [f"pool = {first}", f"at most the budget of {second} of the rounds before = {left:.6f}"]
 
 
 @pytest.mark.django_db
@@ -100,10 +176,10 @@ def test_each_economy_tells_its_own_pool_and_rule():
     assert "wage, which pays nobody" in wage
     assert re.search(r"burned = 0\.1 × [\d.]+ = [\d.]+", wage)
     assert "rule wage_bonus@1" in wage
-    assert "0.5 / n + 0.5 × c+ / Σ c+" in wage
+    assert "share = (pool − burned) × (0.5 / n + 0.5 × c+ / Σ c+)" in wage
     budget = page_of(simulation, sequence=3, shadow=3)
-    assert "pool = 3 tokens in each round = 1.000000" in budget
-    assert "at most the budget of 7 less 6.000000 of the rounds before" in budget
+    assert "pool = 3 tokens in each round = 3.000000" in budget
+    assert "at most the budget of 7 less 6.000000 of the rounds before = 1.000000" in budget
     treasury = page_of(simulation, sequence=1, shadow=4)
     assert "pool = 9.000000 in the treasury / 3 rounds left = 3.000000" in treasury
     size = page_of(simulation, shadow=1)

@@ -15,7 +15,7 @@ MICRO = 1_000_000
 @register.filter
 def tokens(microtokens: int | None) -> str:
     """Micro-tokens as tokens with three decimals: 92418000 is 92.418."""
-    return NOTHING if microtokens is None else f"{microtokens / MICRO:,.3f}".replace("-", "−")
+    return NOTHING if microtokens is None else f"{microtokens / MICRO:z,.3f}".replace("-", "−")
 
 
 @register.filter
@@ -34,8 +34,9 @@ def decimals(value: float | None, places: int = 4) -> str:
 
 @register.filter
 def signed(value: float | None, places: int = 4) -> str:
-    """With its sign, as a contribution wants it."""
-    return f"{'+' if value and value > 0 else ''}{decimals(value, places)}"
+    """With its sign, as a contribution wants it; zeros have none."""
+    told = decimals(value, places)
+    return f"+{told}" if value and value > 0 and told.strip("0.") else told
 
 
 @register.filter
