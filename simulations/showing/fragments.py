@@ -44,8 +44,9 @@ def render_update(simulation: Simulation, events: Sequence[Event], *, may_act: b
         context |= labels(simulation) | {"started": True, "rows": first_row(simulation)}
     if "round" in kinds:
         context |= {"rounds_changed": True, "rows": context.get("rows", []) + streamed_rows(simulation, events)}
-    if kinds & {"started", "round"}:
-        context |= clients(simulation)
+    rewards_changed = bool(kinds - QUIET_KINDS) and simulation.rounds_done > 0  # its words know whether it is over
+    if kinds & {"started", "round"} or rewards_changed:
+        context |= clients(simulation) | {"rewards_changed": rewards_changed}
     return render_to_string("simulations/_update.html", {**context, "oob": True})
 
 

@@ -35,7 +35,7 @@ LARGEST = 10  # accounts that a picture of the flow names
 TABLE_ROWS = 100
 REMEMBERED, REMEMBERED_SECONDS = 20_000, 600  # clients times economies
 LINES = ("good", "second", "ink", "quiet")  # colours of the economies' lines, each with every dash in turn
-DASHES = ("solid", "dashed", "dotted")
+DASHES = ("solid", "dashed", "dotted", "long", "dash-dot", "dash-dot-dot")  # of charts.js; all economies differ
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 import kinds
-from incentives.models import Transfer
+from incentives.models import Transaction, Transfer
 from incentives.views import pieces
 from simulations import estimates, owners, paces, plugins, repricing
+from simulations.economies import transaction_key
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
 from simulations.running import lifecycle
 from simulations.running.folding import CannotFold, TookTooLong
@@ -362,6 +363,7 @@ def client(request: HttpRequest, simulation_id: int, number: int) -> HttpRespons
         "client": shown,
         "labels": [(label, count, _share(count, shown)) for label, count in enumerate(shown.label_counts)],
         "parts": _newest_parts(shown),
+        "ledger": f"simulation-{simulation.pk}",
         "transfers": _newest_transfers(shown),
         **wording.behaviour(simulation, {"number": number, "behaviour": shown.behaviour}),
     }
@@ -372,10 +374,14 @@ def _share(count: int, client: Client) -> float:
     return count / client.num_examples if client.num_examples else 0.0
 
 
-def _newest_parts(client: Client) -> list[Contribution]:
-    """Its part in each of its newest rounds, ascending."""
-    parts = client.contributions.select_related("round").defer("round__evidence")
-    return list(parts.order_by("-round__number")[: fragments.ROUND_ROWS])[::-1]
+def _newest_parts(client: Client) -> list[tuple[Contribution, int | None]]:
+    """Its part in each of its newest rounds, ascending, each with the number of the transaction that paid it."""
+    rows = client.contributions.select_related("round").defer("round__evidence")
+    parts = list(rows.order_by("-round__number")[: fragments.ROUND_ROWS])[::-1]
+    keys = [transaction_key(part.round.number) for part in parts]
+    posted = Transaction.objects.filter(ledger=client.simulation.ledger_id, key__in=keys)
+    sequences = dict(posted.values_list("key", "sequence"))
+    return [(part, sequences.get(key)) for part, key in zip(parts, keys, strict=True)]
 
 
 def _newest_transfers(client: Client) -> QuerySet[Transfer]:

@@ -5,6 +5,8 @@
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--color-${name}`).trim();
   const number = new Intl.NumberFormat("en", { maximumFractionDigits: 4 });
 
+  const unsigned = (text) => text.replace(/^-(?=[0.]+$)/, ""); // zeros have no sign
+
   const theme = () => ({
     animation: false,
     textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 11, color: colour("quiet") },
@@ -31,6 +33,21 @@
     ...values,
   });
 
+  // Lengths of line and gap in turn; a legend shows the whole pattern.
+  const DASHES = { solid: [], dashed: [8, 4], dotted: [2, 3], long: [14, 4], "dash-dot": [8, 3, 2, 3], "dash-dot-dot": [8, 3, 2, 3, 2, 3] };
+  const SAMPLE_WIDTH = 26;
+
+  // A piece of the line as the picture of its name: ECharts draws a line in a legend solid.
+  const sample = (dash) => {
+    const pattern = DASHES[dash]?.length ? DASHES[dash] : [SAMPLE_WIDTH];
+    let path = "";
+    for (let x = 0, place = 0; x < SAMPLE_WIDTH; x += pattern[place % pattern.length], place += 1) {
+      const width = Math.min(pattern[place % pattern.length], SAMPLE_WIDTH - x);
+      if (place % 2 === 0) path += `M${x} 0h${width}v2h${-width}z`;
+    }
+    return `path://${path}`;
+  };
+
   const COLOURS = { good: "good", second: "second", doubt: "doubt", quiet: "quiet", ink: "ink", edge: "edge" };
 
   // The table as columns: one for x, and one for each series with its name, colour and axis.
@@ -56,7 +73,7 @@
     let count = 1;
     let used = 0;
     for (const { name } of series) {
-      const needs = 42 + 6.5 * name.length;
+      const needs = SAMPLE_WIDTH + 20 + 6.5 * name.length;
       if (used + needs > width && used) {
         count += 1;
         used = 0;
@@ -86,10 +103,10 @@
       });
     return {
       grid: { top: many ? 14 + 18 * legendLines(figure, series) : two ? 36 : 12, right: many ? 16 : 8 },
-      ...(many && { legend: { top: 0, left: 0, itemGap: 10, itemWidth: 22, itemHeight: 8, itemStyle: { opacity: 0 }, textStyle: { color: colour("quiet"), fontSize: 11 }, selectedMode: false } }),
+      ...(many && { legend: { top: 0, left: 0, itemGap: 10, itemWidth: SAMPLE_WIDTH, itemHeight: 8, data: series.map(({ name, dash }) => ({ name, icon: sample(dash) })), textStyle: { color: colour("quiet"), fontSize: 11 }, selectedMode: false } }),
       xAxis: axis({ type: "value", min: 0, max: Number(figure.dataset.xMax) || "dataMax", minInterval: 1, splitLine: { show: false }, axisPointer: { label: { show: false } } }),
       yAxis: two ? [yAxis(false), yAxis(true)] : [yAxis(false)],
-      tooltip: { formatter: (points) => [`${xName} ${number.format(points[0].value[0])}`, ...points.map((point) => `${point.seriesName}  ${point.value[1].toFixed(places)}`)].join("\n") },
+      tooltip: { formatter: (points) => [`${xName} ${number.format(points[0].value[0])}`, ...points.map((point) => `${point.seriesName}  ${unsigned(point.value[1].toFixed(places))}`)].join("\n") },
       series: series.map((one) => {
         const points = x.map((place, index) => [Number(place), one.values[index]]).filter((point) => point[1] !== null);
         return {
@@ -99,7 +116,7 @@
           data: points.map((value, index) => ({ value, symbolSize: index === points.length - 1 && !many ? 9 : 0.1 })),
           symbol: many ? "none" : "circle",
           showAllSymbol: true,
-          lineStyle: { width: 2, color: one.colour, type: one.dash ?? (one.right ? [6, 3] : "solid") },
+          lineStyle: { width: 2, color: one.colour, type: DASHES[one.dash]?.length ? DASHES[one.dash] : one.right ? [6, 3] : "solid" },
           itemStyle: { color: one.colour },
           emphasis: { disabled: true },
         };
