@@ -37,6 +37,18 @@ def test_every_page_asks_for_the_state_when_it_has_loaded():
     assert re.search(r'hx-get="/ledger/state/" hx-trigger="load[",]', get("/ledger/"))
 
 
+def test_a_transfer_to_a_client_leads_to_the_payment_of_that_client():
+    three_rounds()
+    html = get("/ledger/")
+    for client in (1, 2):
+        rows = [row for row in html.split("<tr>") if f"<td>treasury</td><td>client:{client}</td>" in row]
+        assert rows
+        assert all(f'?client={client}"' in row for row in rows)
+    minted = [row for row in html.split("<tr>") if "<td>mint</td><td>treasury</td>" in row]
+    assert minted
+    assert not any("?client=" in row for row in minted)
+
+
 def test_it_counts_all_chains_and_says_since_when():
     three_rounds()
     pay(ledger.open_ledger("manual"), "one", 4)

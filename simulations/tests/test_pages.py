@@ -16,7 +16,7 @@ from simulations.running.recorder import Claim
 from simulations.showing import results
 from simulations.showing.forms import preset_texts
 from simulations.tests.cast import config, queued, recorded
-from simulations.tests.pages import by_id, elements, text
+from simulations.tests.pages import attribute, by_id, elements, text
 
 pytestmark = pytest.mark.django_db
 HTMX = {"HX-Request": "true"}
@@ -292,6 +292,39 @@ def test_a_clients_page_shows_its_rounds_and_transfers():
     rider = get(f"/simulations/{simulation.pk}/clients/2/")
     assert "free rider" in rider
     assert "It was paid nothing." in rider
+    payment = f"/ledger/transactions/simulation-{simulation.pk}/3/?client="
+    assert html.count(f'{payment}1"') == 2  # of its third round, and of the transfer to it
+    assert html.count("/ledger/transactions/") == html.count("?client=1")
+    assert rider.count(f'{payment}2"') == 1
+    assert "Why did client 2 get nothing?" in get(f"{payment}2")
+    assert "Why did client 2 get nothing?" in get(re.search(r'href="(/ledger/transactions/[^"]+)', rider)[1])
+
+
+def test_a_client_that_was_in_no_round_has_no_picture_of_its_rounds():
+    simulation = crowd(3)
+    address = f"/simulations/{simulation.pk}/clients/3/"
+    html = get(address)
+    assert "It has not been in a round yet." in html
+    assert html.count("data-chart=") == html.count('class="chart"') == 0
+    Simulation.objects.filter(pk=simulation.pk).update(status="completed")
+    assert "It was in no round." in get(address)
+
+
+def test_who_is_waited_for_while_it_runs_was_in_no_cohort_when_it_is_over():
+    simulation = crowd(60)
+    Client.objects.filter(simulation=simulation, number=3).update(rounds=0)
+    Simulation.objects.filter(pk=simulation.pk).update(rounds_done=1)
+    address = f"/simulations/{simulation.pk}/"
+    assert "1 not in a cohort yet" in get(address)
+    Simulation.objects.filter(pk=simulation.pk).update(status="completed")
+    assert "1 was in no cohort" in get(address)
+
+
+def test_the_start_page_hears_of_the_end_however_soon_after_the_beginning():
+    """While an element throttles one trigger, htmx drops every other one of it."""
+    triggers = [attribute(element, "hx-trigger") or "" for element in elements(parse_html(get("/")))]
+    assert any("simulation-finished" in trigger for trigger in triggers)
+    assert not [trigger for trigger in triggers if "throttle" in trigger and "," in trigger]
 
 
 @pytest.mark.parametrize(

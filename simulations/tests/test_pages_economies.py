@@ -4,6 +4,7 @@ import re
 from itertools import accumulate, pairwise
 
 import pytest
+from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.test import Client as Browser
 from django.test.html import parse_html
@@ -99,6 +100,28 @@ def test_it_knows_numbers_worked_by_hand():
     assert ledgers_shown.jain([0, 9, 0]) == pytest.approx(1 / 3)
 
 
+def test_no_two_economies_of_a_page_have_the_same_line():
+    values = {
+        "pk": None,
+        "label": "",
+        "says": "",
+        "added_at": None,
+        "ledger": "",
+        "pool": 0,
+        "paid": 0,
+        "burned": 0,
+        "treasury": 0,
+        "minted": 0,
+    }
+    every = [
+        ledgers_shown.Economy(number=number, is_endowed=False, rewards={}, **values)
+        for number in range(ledgers_shown.MOST_ECONOMIES)
+    ]
+    assert len({(each.colour, each.dash) for each in every}) == ledgers_shown.MOST_ECONOMIES
+    known = re.search(r"const DASHES = \{(.*)\}", (django_settings.BASE_DIR / "static/js/charts.js").read_text())[1]
+    assert {name.strip(' "') for name in re.findall(r'([\w"-]+):', known)} == set(ledgers_shown.DASHES)
+
+
 # Of a run
 
 
@@ -136,6 +159,9 @@ def test_the_page_has_a_picture_and_a_table_for_each_question():
     assert text(by_id(page, "economies-heading")) == "What would each economy have paid?"
     for id in ("split-rows", "over-rows", "lorenz-rows", "flow-rows"):
         assert any(element.name == "tr" for element in elements(by_id(page, id)))
+    rider = [row for row in elements(by_id(page, "split-rows")) if row.name == "tr"][1]
+    assert text(rider).split() == ["2", "free", "rider", "0", *text(rider).split()[4:]]
+    assert all(text(cell) for cell in elements(rider) if cell.name == "td")
     assert "Burned" in text(by_id(page, "flow-rows"))
     assert "Burned" not in text(by_id(parse_html(get(f"/simulations/{simulation.pk}/?flow=99")), "flow-rows"))
     options = [option for option in elements(by_id(page, "flow-of")) if option.name == "option"]
