@@ -320,9 +320,11 @@ def test_who_is_waited_for_while_it_runs_was_in_no_cohort_when_it_is_over():
     assert "1 was in no cohort" in get(address)
 
 
-def test_the_start_page_hears_of_the_end_however_soon_after_the_beginning():
+@pytest.mark.parametrize("address", ["/", "/simulations/{}/"])
+def test_a_page_hears_of_the_end_however_soon_after_the_beginning(address):
     """While an element throttles one trigger, htmx drops every other one of it."""
-    triggers = [attribute(element, "hx-trigger") or "" for element in elements(parse_html(get("/")))]
+    html = get(address.format(queued().pk))
+    triggers = [attribute(element, "hx-trigger") or "" for element in elements(parse_html(html))]
     assert any("simulation-finished" in trigger for trigger in triggers)
     assert not [trigger for trigger in triggers if "throttle" in trigger and "," in trigger]
 

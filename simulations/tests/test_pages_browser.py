@@ -55,6 +55,7 @@ def test_it_shows_a_run_from_the_first_line_to_the_last(page):
     assert page.execute_script(STATUS) == "completed"
     assert len(seen) >= 4, "lines came one after another"
     wait(page, lambda: page.execute_script("return document.getElementById('live').dataset.stream") == "over")
+    wait(page, lambda: "completed" in page.find_element(By.CSS_SELECTOR, "#recent tbody tr").text)
     streamed = page.execute_script(SHOWN)
     page.refresh()
     wait(page, lambda: page.execute_script("return document.querySelectorAll('.has-chart svg').length"))
