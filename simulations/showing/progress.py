@@ -1,7 +1,7 @@
 """What a person at a terminal sees of a run: lines or a moving bar while it runs, a table at its end."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -80,9 +80,27 @@ class Progress:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Clients with contribution and reward, and what became of the whole."""
+    """Clients with contribution and reward, what each of several economies paid, and what became of the whole."""
+    economies = result["economy_sums"]
+    parts = [clients_table(result["clients"]), economies_table(economies) if len(economies) > 1 else ""]
+    return "\n\n".join([*filter(None, parts), _summary(result)])
+
+
+def economies_table(economies: Sequence[Mapping[str, Any]]) -> str:
+    """Money in tokens; the last column is the share of what was paid that went to clients that are not honest."""
+    rows = [("Economy", "Paid", "Burned", "Treasury", "Clients paid", "To dishonest")]
+    for each in economies:
+        paid = each["paid_microtokens"]
+        tokens = (f"{each[f'{name}_microtokens'] / 1_000_000:,.3f}" for name in ("paid", "burned", "treasury"))
+        share = f"{each['dishonest_microtokens'] / paid:.1%}" if paid else "-"
+        rows.append((each["label"], *tokens, f"{each['clients_paid']:,}", share))
+    return _columns(rows, words=0)
+
+
+def clients_table(clients: Sequence[Mapping[str, Any]]) -> str:
+    """Of a crowd those who got most and least."""
     rows = [("Client", "Behaviour", "Examples", "Contribution", "Tokens")]
-    clients = sorted(result["clients"], key=lambda client: -client["reward_microtokens"])
+    clients = sorted(clients, key=lambda client: -client["reward_microtokens"])
     half = SHOWN_CLIENTS // 2
     shown = clients if len(clients) <= SHOWN_CLIENTS else clients[:half] + clients[-half:]
     rows += [
@@ -95,17 +113,22 @@ def table(result: dict[str, Any]) -> str:
         )
         for client in (shown if len(clients) > SHOWN_CLIENTS else sorted(shown, key=lambda client: client["client"]))
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [_aligned(row, widths) for row in rows]
+    lines = _columns(rows, words=1).splitlines()
     if len(clients) > SHOWN_CLIENTS:
         lines.insert(1 + SHOWN_CLIENTS // 2, f"... {len(clients) - SHOWN_CLIENTS:,} more clients ...")
-    return "\n".join([*lines, "", _summary(result)])
+    return "\n".join(lines)
 
 
-def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
-    """All to the right, but for the behaviour."""
-    pairs = enumerate(zip(row, widths, strict=True))
-    return "  ".join(cell.ljust(width) if column == 1 else cell.rjust(width) for column, (cell, width) in pairs)
+def _columns(rows: Sequence[tuple[str, ...]], words: int) -> str:
+    """A line for each row, all to the right but for the column of words."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
 
 
 def _summary(result: dict[str, Any]) -> str:

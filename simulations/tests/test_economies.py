@@ -178,6 +178,16 @@ def test_a_run_that_goes_on_is_not_priced_again():
         repricing.reprice(simulation, "x", {})
 
 
+def test_the_command_prints_what_its_clients_would_have_got():
+    simulation = recorded(0)
+    code, printed = command("reprice", simulation.pk, "--label", "alike", "--set", "reward_rule=equal")
+    lines = [line.split() for line in printed.splitlines()]
+    assert (code, lines[0]) == (0, ["Client", "Behaviour", "Examples", "Contribution", "Tokens"])
+    rewards = dict(ShadowClient.objects.values_list("number", "reward_microtokens"))
+    assert [line[-1] for line in lines[1:5]] == [f"{rewards[number] / 1e6:,.3f}" for number in (1, 2, 3, 4)]
+    assert printed.splitlines()[-1].startswith("alike: ")
+
+
 def test_every_payment_follows_when_it_is_computed_again():
     simulation = recorded()
     assert command("recompute", simulation.pk) == (0, "Equal: 15 payments of 5 economies, computed again\n")

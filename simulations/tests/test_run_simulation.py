@@ -84,6 +84,33 @@ def test_it_prints_one_object_with_everything_and_unrecorded_the_same_but_for_it
     assert set(unrecorded) <= set(result)
 
 
+def test_it_says_what_each_economy_paid_recorded_or_not(site):
+    """Against what each ledger holds; printed below the clients."""
+    shadows = [
+        {"label": "alike", "reward_rule": "equal", "burn_share": 0.5},
+        {"label": "size", "valuation": "data_size"},
+    ]
+    shadows.append({"label": "endowed", "pool": {"kind": "treasury", "tokens": 9, "rounds": 9}})
+    arguments = (*FIELDS, "--set", "behaviours.1.kind=sign_flip", "--set", f"shadows={json.dumps(shadows)}")
+    result = run(site, *arguments)
+    sums = {each["label"]: each for each in result["economy_sums"]}
+    assert list(sums) == result["economies"] == ["paying", "alike", "size", "endowed"]
+    assert (sums["paying"]["ledger_head"], sums["size"]["ledger"]) == (result["ledger_head"], "simulation-1-2")
+    assert sums["paying"]["paid_microtokens"] == sum(each["reward_microtokens"] for each in result["clients"])
+    alike, endowed = sums["alike"], sums["endowed"]
+    assert alike["burned_microtokens"] == pytest.approx(alike["pool_microtokens"] / 2, abs=3)
+    assert (alike["clients_paid"], alike["treasury_microtokens"]) == (3, 0)
+    assert alike["dishonest_microtokens"] == pytest.approx(alike["paid_microtokens"] / 3, abs=3)
+    assert endowed["treasury_microtokens"] == 9_000_000 - endowed["paid_microtokens"] == 6_000_000
+    unrecorded = run(site, *arguments, "--no-record")["economy_sums"]
+    assert unrecorded == [each | {"ledger": None, "ledger_head": None} for each in result["economy_sums"]]
+    printed = shell(site, "run_simulation", *arguments, "--no-record")
+    lines = [line.split() for line in printed.stdout.splitlines()]
+    assert ["Economy", "Paid", "Burned", "Treasury", "Clients", "paid", "To", "dishonest"] in lines
+    tokens = [f"{alike[f'{name}_microtokens'] / 1e6:,.3f}" for name in ("paid", "burned", "treasury")]
+    assert ["alike", *tokens, "3", "33.3%"] in lines
+
+
 def test_later_options_win(site, tmp_path):
     file = tmp_path / "fields.json"
     file.write_text(json.dumps({"num_rounds": 2, "lr": 0.2, "behaviours": {"1": {"kind": "free_rider"}}}))

@@ -11,6 +11,8 @@ from simulations import repricing
 from simulations.management.commands.run_simulation import assign
 from simulations.models import Simulation
 from simulations.running.folding import CannotFold
+from simulations.showing import results
+from simulations.showing.progress import clients_table
 
 
 class Command(BaseCommand):
@@ -45,6 +47,7 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=2) from None
         except CannotFold as error:
             raise CommandError(f"{label}: {error}") from None
+        self.stdout.write(clients_table(results.clients_of(simulation, shadow)) + "\n\n")
         tokens = shadow.paid_microtokens / MICROTOKENS
         self.stdout.write(
             f"{shadow.label}: {tokens:,.6f} tokens over {shadow.rounds_done:,} rounds on ledger {shadow.ledger.name}, "

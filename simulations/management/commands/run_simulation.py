@@ -84,7 +84,9 @@ class Command(BaseCommand):
 
     async def report(self, simulation_id: int, options: dict[str, Any]) -> int:
         simulation = await Simulation.objects.aget(pk=simulation_id)
-        return self.say(await asyncio.to_thread(results.of_simulation, simulation), options)
+        result = await asyncio.to_thread(results.of_simulation, simulation)
+        result["economy_sums"] = await asyncio.to_thread(results.economy_sums, simulation)
+        return self.say(result, options)
 
     def say(self, result: dict[str, Any], options: dict[str, Any]) -> int:
         if options["json"]:
