@@ -35,7 +35,8 @@ def test_equal_where_nothing_was_changed_and_the_first_difference_where_somethin
     execute(tmp_path, "UPDATE simulations_simulation SET archived = 1, finished_at = '2020-01-01 00:00:00'")
     assert servers.run_manage("prune", "--yes", environment=site).returncode == 0
     pruned = servers.run_manage("audit_simulation", "1", environment=site)
-    assert pruned.stdout == "Equal: 2 rounds trained again, 0 payments of 0 economies\n", "who was paid was let go of"
+    begin = "Equal: 2 rounds trained again, 0 payments of 0 economies; "
+    assert pruned.stdout.startswith(begin), "who was paid was let go of"
 
 
 def execute(folder: Path, statement: str) -> None:
