@@ -105,7 +105,7 @@ def test_what_was_minted_is_somewhere(drawn):
         children = [Inline(header | {"specification": each.to_dict()}) for _, each in resolved.economies[1:]]
         for event in first_rounds():
             if isinstance(event, events.Resolved):
-                event = dataclasses.replace(event, config=resolved.to_dict())
+                event = dataclasses.replace(event, config=resolved.to_dict(), config_sha256=resolved.sha256())
             if isinstance(event, events.Round):
                 simulation.refresh_from_db()
                 event = with_shadows(simulation, event, children)
