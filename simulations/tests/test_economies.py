@@ -42,8 +42,9 @@ def with_shadows(shadows: int = len(SHADOWS), **fields) -> tuple[Event, ...]:
 
 
 def recorded(shadows: int = len(SHADOWS), **fields) -> Simulation:
+    happenings = with_shadows(shadows, **fields)  # first: the database ends transactions that stand idle for long
     claim = claimed(queued(shadows=SHADOWS[:shadows], **fields))
-    for event in with_shadows(shadows, **fields):
+    for event in happenings:
         worker.write(claim, event)
     return Simulation.objects.get(pk=claim.simulation_id)
 
@@ -419,8 +420,8 @@ def test_a_round_without_tokens_is_posted_without_transfers():
 
 def test_a_second_writer_of_a_shadow_stops_the_run():
     """As of the paying ledger: a round is not paid on a chain whose head is not the run's own copy."""
-    claim = claimed(queued(shadows=SHADOWS))
     events = list(with_shadows())
+    claim = claimed(queued(shadows=SHADOWS))
     first = next(place for place, event in enumerate(events) if event.kind == "round")
     for event in events[: first + 1]:
         worker.write(claim, event)
