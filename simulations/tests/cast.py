@@ -61,7 +61,8 @@ def claimed(simulation: Simulation | None = None) -> Claim:
 
 def recorded(until: int | None = None, num_rounds: int = 3) -> Simulation:
     """A simulation with the first `until` events of the run recorded; all of them by default."""
+    events = happened(num_rounds)[:until]  # first: PostgreSQL ends transactions that stand idle for long
     claim = claimed(queued(num_rounds=num_rounds))
-    for event in happened(num_rounds)[:until]:
+    for event in events:
         worker.write(claim, event)
     return Simulation.objects.get(pk=claim.simulation_id)

@@ -97,6 +97,7 @@ def check(simulation: Simulation) -> None:
 def test_what_was_minted_is_somewhere(drawn):
     shadows = [{"label": f"economy {number}", **each} for number, each in enumerate(drawn)]
     resolved = config(shadows=shadows).resolved("digits")
+    first_rounds()  # before a transaction stands idle meanwhile
     with transaction.atomic():
         claim = claimed(queued(shadows=shadows))
         simulation = Simulation.objects.get(pk=claim.simulation_id)
