@@ -108,21 +108,28 @@ class RoundGames:
             asked.plays(self.config.strategy, game, utility_weights, self._sent, norms, scheme=scheme), np.bool_
         )
 
+    def roster(self, game: str, utility_weights: str) -> Roster:
+        """Who plays a game, for whoever asks no coalition's utility. Who sent something does; of a mean under fixed
+        weights, whose update is not zero, which changes nothing."""
+        who = np.flatnonzero(self._plays(game, utility_weights)).tolist()
+        return Roster(
+            players=tuple(self.cohort[place] for place in who),
+            num_examples=tuple(self.num_examples[place] for place in who),
+            cohort=self.cohort,
+        )
+
     def _today(self, game: str, utility: str, utility_weights: str) -> Game:
-        """Who sent something plays; of a mean under fixed weights, whose update is not zero, which changes nothing."""
         choice = self.config.strategy if game == "server" else kinds.checked("strategy", "fedavg", "strategy")
-        plays = self._plays(game, utility_weights)
-        who = np.flatnonzero(plays).tolist()
-        players = tuple(self.cohort[place] for place in who)
-        num_examples = tuple(self.num_examples[place] for place in who)
+        roster, plays = self.roster(game, utility_weights), self._plays(game, utility_weights)
         if self.deltas is None:
-            return Roster(players=players, num_examples=num_examples, cohort=self.cohort)
+            return roster
         models = (
             Weighted(self, choice, plays, utility, utility_weights)
             if strategies.weighs(choice)
             else Joined(self, utility, utility_weights)
         )
-        return RoundGame(players, num_examples, self.cohort, utility, utility_weights, plays, models)
+        sizes = tuple(roster.num_examples)
+        return RoundGame(roster.players, sizes, self.cohort, utility, utility_weights, plays, models)
 
     def _before(self, utility: str, utility_weights: str) -> Game:
         """As schemes 1 and 2 have it: the game of plain federated averaging, whatever the strategy."""

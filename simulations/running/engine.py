@@ -120,7 +120,10 @@ class Economies:
         facts = facts_of(self.training_sha256, trained)
         steps = []
         for place, (label, economy) in enumerate(self.economies):
-            game = games.of(economy.game, economy.utility, economy.utility_weights)
+            if economy.asks_game or self.config.scheme < 3:
+                game: fold.Game = games.of(economy.game, economy.utility, economy.utility_weights)
+            else:  # what the others' game would cost, or cannot be, is nothing to it
+                game = games.roster(economy.game, economy.utility_weights)
             # of the valuation alone: what is drawn does not depend on where it stands or on what is beside it
             which = json.dumps(economy.valuation.to_dict(), sort_keys=True)
             seed = entropy.digest(self.config.seed, f"valuation/{which}", trained.round_number, 0)
@@ -138,8 +141,8 @@ class Economies:
             self.states[place] = dict(done.state)
             steps.append(done)
         _, paying = self.economies[0]
-        game = games.of(paying.game, paying.utility, paying.utility_weights)
-        carried = game.carried if paying.asks_game and isinstance(game, RoundGame) else None
+        asked = games.of(paying.game, paying.utility, paying.utility_weights) if paying.asks_game else None
+        carried = asked.carried if isinstance(asked, RoundGame) else None
         return Valued(steps=tuple(steps), carried=carried)
 
     def round(self, trained: RoundTrained) -> Round:

@@ -288,3 +288,12 @@ def test_a_run_that_diverges_says_so():
 def test_digits_are_too_few_for_many_clients():
     with pytest.raises(ConfigError, match="num_clients"):
         list(simulate(SimulationConfig.of(num_clients=5000).resolved("mnist").resolved("digits"), data_dir=NOWHERE))
+
+
+def test_an_economy_that_asks_no_game_makes_none_of_a_crowd():
+    """The game of multi-Krum ends at 1,000 clients; beside it plain averaging's is asked."""
+    crowd = {"num_clients": 1001, "num_rounds": 1, "strategy": "multi_krum", "valuation": "data_size", "behaviours": {}}
+    shadows = [{"label": "plain", "game": "fedavg", "valuation": "loss_improvement"}]
+    (done,) = rounds(run(**crowd, model="logistic", shadows=shadows))
+    assert done.carried is None
+    assert len(done.shadows[0].contributions) == 1001
