@@ -57,7 +57,7 @@ WALLS = (
         says="splits are drawn without PyTorch: stdlib and numpy only",
     ),
     Wall(
-        files=("simulations/config.py", "simulations/running/events.py"),
+        files=("simulations/config.py", "simulations/presets.py", "simulations/running/events.py"),
         allows=only("kinds", "training", "simulations", "incentives"),
         says="is read without PyTorch and Django: stdlib only",
     ),

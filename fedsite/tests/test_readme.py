@@ -20,7 +20,8 @@ from fedsite.map import ROOMS, modules
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
 from people import tokens
-from simulations.config import CHOICES, FIELDS, PRESETS, SimulationConfig
+from simulations.config import CHOICES, FIELDS, SimulationConfig
+from simulations.presets import PRESETS
 from simulations.running import lifecycle
 from simulations.showing.metrics import SiteCollector
 

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from simulations.config import CHOICES, FIELDS, FIRST_FIELDS, PRESETS, SimulationConfig, renewed
+from simulations.config import CHOICES, FIELDS, FIRST_FIELDS, SimulationConfig, renewed
+from simulations.presets import PRESETS
 from training.config import ConfigError
 
 

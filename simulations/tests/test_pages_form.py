@@ -6,16 +6,10 @@ import pytest
 from django.http import QueryDict
 
 import kinds
-from simulations.config import FIELDS, PRESETS, SimulationConfig
-from simulations.showing.forms import (
-    StartForm,
-    as_text,
-    behaviour_catalogue,
-    parse_behaviours,
-    parse_population,
-    preset_texts,
-    texts_of,
-)
+from simulations.config import FIELDS, SimulationConfig
+from simulations.presets import PRESETS
+from simulations.showing.forms import StartForm, behaviour_catalogue, preset_texts, texts_of
+from simulations.showing.typed import as_text, parse_behaviours, parse_population
 from training.config import ConfigError
 
 

@@ -16,8 +16,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 import kinds
 from extensions import catalogue
 from simulations import database, estimates, plugins, processes, reading
-from simulations.config import CHOICES, FIELDS, PRESETS, SimulationConfig, without_unread
+from simulations.config import CHOICES, FIELDS, SimulationConfig, without_unread
 from simulations.models import Origin, Simulation, Status
+from simulations.presets import PRESETS
 from simulations.running import lifecycle, worker
 from simulations.running.events import Completed, Event, Failed, Round
 from simulations.running.process import Trainer
