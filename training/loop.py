@@ -19,6 +19,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from training import checkpoints as saved
 from training.backends import Backend
 from training.card.card import Card, Played
 from training.checkpoints import State
-from training.clients import Update
+from training.clients import Task, Update
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import ClientReport, Completed, Event, Log, RoundTrained, TrainingError
@@ -120,13 +121,6 @@ def play_round(context: RunContext, state: State, round_number: int) -> Done:
     if played.score is not None:
         yield lines.evaluated(played.score, len(federated.data.test_y))
 
-    tasks = federation.tasks(federated, cohort)
-    reports = tuple(
-        dataclasses.replace(report, effort=clients.effort(task, config, round_number))
-        if report.loss_before is not None
-        else report
-        for report, task in zip(played.reports, tasks, strict=True)
-    )
     after = State(
         round_number=round_number,
         weights=played.weights,
@@ -138,7 +132,7 @@ def play_round(context: RunContext, state: State, round_number: int) -> Done:
     trained = RoundTrained(
         round_number=round_number,
         cohort=cohort,
-        reports=reports,
+        reports=tuple(played.reports),
         loss=played.score.loss if played.score else None,
         accuracy=played.score.accuracy if played.score else None,
         previous_validation_loss=state.validation_loss,
@@ -174,7 +168,7 @@ def _played(
     total_examples = sum(len(task.indices) for task in tasks)
     arriving = context.train(federated.network, state.weights, tasks, federated.data, config, round_number)
     reports: list[ClientReport] = []
-    updates: Iterable[Update] = _reported(arriving, config, round_number, reports)
+    updates: Iterable[Update] = _reported(tasks, arriving, config, round_number, reports)
     deltas = None
     if context.looks or len(tasks) <= lines.FEW:  # otherwise no more than one update is in memory
         deltas = torch.zeros(len(tasks), len(state.weights))
@@ -256,11 +250,16 @@ def _without_lines(events: Done) -> Done:
 
 
 def _reported(
-    updates: Iterator[Update], config: TrainingConfig, round_number: int, reports: list[ClientReport]
+    tasks: Sequence[Task],
+    updates: Iterator[Update],
+    config: TrainingConfig,
+    round_number: int,
+    reports: list[ClientReport],
 ) -> Iterator[Update]:
-    """The same updates; what the server saw of each is added to `reports` as it passes."""
-    for update in updates:
-        report = _report(update)
+    """The same updates, one for each task; what the server saw of each is added to `reports` as it passes."""
+    for task, update in zip(tasks, updates, strict=True):
+        effort = 0 if update.loss_before is None else clients.effort(task, config, round_number)
+        report = _report(update, effort)
         _refuse_infinite_update(report, config, round_number)
         reports.append(report)
         yield update
@@ -273,13 +272,14 @@ def _refuse_infinite_update(report: ClientReport, config: TrainingConfig, round_
         raise TrainingError(f"{text}; {lines.calmer(config)}")
 
 
-def _report(update: Update) -> ClientReport:
+def _report(update: Update, effort: int) -> ClientReport:
     return ClientReport(
         client=update.client,
         num_examples=update.num_examples,
         loss_before=update.loss_before,
         loss_after=update.loss_after,
         update_norm=update.norm,
+        effort=effort,
     )
 
 
@@ -309,6 +309,7 @@ def _refuse_infinite(config: TrainingConfig, round_number: int, played: Played) 
 
 def _games(context: RunContext, state: State, played: Played) -> RoundGames:
     federated = context.federated
+    places = np.array([report.client for report in played.reports], np.int64) - 1
     return RoundGames(
         federated.config,
         federated.network,
@@ -319,5 +320,5 @@ def _games(context: RunContext, state: State, played: Played) -> RoundGames:
         played.deltas,
         federated.validation_x,
         federated.validation_y,
-        [len(federated.holdings.clients[report.client - 1]) for report in played.reports],
+        federated.num_examples[places].tolist(),
     )

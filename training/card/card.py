@@ -250,7 +250,8 @@ def _reports(
     before: NDArray[np.float64],
     after: NDArray[np.float64],
 ) -> list[ClientReport]:
-    columns = (values[sheet.rows].tolist() for values in (sheet.num_examples, sheet.steps, norms, before, after))
+    arrays = (sheet.num_examples, sheet.steps, sheet.efforts, norms, before, after)
+    columns = (values[sheet.rows].tolist() for values in arrays)
     return [
         _report(
             client=client,
@@ -258,8 +259,9 @@ def _reports(
             loss_before=first if steps else None,
             loss_after=last if steps else None,
             update_norm=norm,
+            effort=effort,
         )
-        for client, num_examples, steps, norm, first, last in zip(cohort, *columns, strict=True)
+        for client, num_examples, steps, effort, norm, first, last in zip(cohort, *columns, strict=True)
     ]
 
 

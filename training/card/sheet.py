@@ -66,6 +66,7 @@ class Sheet:
     places: NDArray[np.int64]  # [rows], of each row in the cohort
     steps: NDArray[np.int64]  # [rows]; 0 for whom sends nothing
     num_examples: NDArray[np.int64]  # [rows]
+    efforts: NDArray[np.int64]  # [rows], examples that each trains, as often as they are in a batch
     chunk: int  # rows in each but the last
     firsts: NDArray[np.int64]  # [chunks, steps], the line of a step's first batch
     stretches: list[list[Stretch]]  # of each chunk
@@ -107,14 +108,14 @@ def laid_out(
     """
     clients = np.asarray(cohort, dtype=np.int64)
     sizes = holdings.starts[clients] - holdings.starts[clients - 1]
-    steps = -(-sizes // config.batch_size) * config.local_epochs
+    steps, efforts = -(-sizes // config.batch_size) * config.local_epochs, sizes * config.local_epochs
     odd: dict[int, Work | None] = {}
     for place, client in enumerate(cohort) if config.behaviours else ():
         if client in config.behaviours:
             task = holdings.task(client, config.behaviours[client])
             odd[place] = each = work(task, holdings.data, config, round_number)
-            steps[place] = len(each.widths) if each else 0
-    sheet = _empty(steps, sizes, batch, most)
+            steps[place], efforts[place] = (len(each.widths), sum(each.widths)) if each else (0, 0)
+    sheet = _empty(steps, sizes, efforts, batch, most)
     rows = sheet.rows
     honest = np.ones(len(clients), np.bool_)
     honest[list(odd)] = False
@@ -128,7 +129,9 @@ def laid_out(
     return sheet
 
 
-def _empty(steps: NDArray[np.int64], sizes: NDArray[np.int64], batch: int, most: int) -> Sheet:
+def _empty(
+    steps: NDArray[np.int64], sizes: NDArray[np.int64], efforts: NDArray[np.int64], batch: int, most: int
+) -> Sheet:
     places = np.argsort(-steps, kind="stable")
     steps, number = steps[places], -(-len(steps) // most)
     chunk = -(-len(steps) // number)
@@ -150,6 +153,7 @@ def _empty(steps: NDArray[np.int64], sizes: NDArray[np.int64], batch: int, most:
         places=places,
         steps=steps,
         num_examples=sizes[places],
+        efforts=efforts[places],
         chunk=chunk,
         firsts=firsts,
         stretches=stretches,

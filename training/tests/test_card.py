@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from training import checkpoints, devices, federation, networks
+from training import checkpoints, clients, devices, federation, networks
 from training.backends import sequential
 from training.card.card import Card
 from training.card.sheet import laid_out
@@ -67,7 +67,10 @@ def mean(updates, weights):
 
 def agrees(federated, result, updates, near):
     assert (result.weights - mean(updates, federated.untrained)).abs().max() < near
-    for report, update in zip(result.reports, updates, strict=True):
+    tasks = federation.tasks(federated, [update.client for update in updates])
+    for report, task, update in zip(result.reports, tasks, updates, strict=True):
+        effort = 0 if update.delta is None else clients.effort(task, federated.config, 1)
+        assert report.effort == effort
         assert (report.client, report.num_examples) == (update.client, update.num_examples)
         assert report.update_norm == pytest.approx(update.norm, rel=1e3 * near, abs=near)
         for told in ("loss_before", "loss_after"):
@@ -141,7 +144,8 @@ STRATEGIES = {
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_on_it_tells_what_a_run_of_the_reference_tells(digits, on_card, strategy):
     """Log lines with it, as losses and norms are told in two digits; a robust mean of few clients may pick another."""
-    config = config_for(num_clients=12, num_rounds=3, strategy=strategy, behaviours={3: {"kind": "free_rider"}})
+    behaviours = {3: {"kind": "free_rider"}, 5: {"kind": "low_effort", "from_round": 2}}
+    config = config_for(num_clients=12, num_rounds=3, strategy=strategy, behaviours=behaviours)
     here, there = (
         list(run(dataclasses.replace(config, backend=backend, scheme=3), digits, value=worth_alone))
         for backend in ("auto", "sequential")
@@ -151,6 +155,7 @@ def test_a_run_on_it_tells_what_a_run_of_the_reference_tells(digits, on_card, st
     assert len(rounds) == 3
     for one, two in rounds:
         assert one.cohort == two.cohort
+        assert [report.effort for report in one.reports] == [report.effort for report in two.reports]
         assert one.loss == pytest.approx(two.loss, rel=1e-3)
         assert one.validation_loss == pytest.approx(two.validation_loss, rel=1e-3)
         np.testing.assert_allclose(one.valued, two.valued, rtol=1e-3)

@@ -70,7 +70,7 @@ def test_two_runs_end_with_equal_hashes(digits, model, strategy):
     )
     config = dataclasses.replace(config, scheme=3)
 
-    def worth(games):
+    def worth(trained, games):
         found = [games.of(game, "loss", "fixed") for game in ("server", "fedavg")]
         return [game(np.ones((1, len(game.players)), np.bool_)).tolist() for game in found]
 
