@@ -4,15 +4,13 @@ Every step is one transaction with a conditional UPDATE. A run is held by a leas
 raises the fence, and a worker with an older fence changes nothing any more.
 """
 
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Q
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from extensions.sources import needed
@@ -20,7 +18,8 @@ from incentives import ledger
 from simulations import economies, estimates, paces, plugins, processes
 from simulations.config import SimulationConfig, renewed
 from simulations.models import UNFINISHED, Origin, Simulation, Status, Worker
-from simulations.running import bell, turns
+from simulations.running import bell, leases, turns
+from simulations.running.leases import Conflict as Conflict
 from simulations.running.recorder import Claim, StaleClaim, append, change
 from simulations.running.turns import QueueFull as QueueFull
 from training import failpoints
@@ -30,43 +29,10 @@ SHELL_SECONDS = 5  # after its lease has ended in which a shell may still take i
 LOOKED_AT = 20  # of the queue in one look: somebody may be faster with the first ones
 
 
-def now() -> datetime:
-    """The clock that all workers of a database share: its own, or on SQLite this machine's. Where it jumps, a lease
-    ends too soon, which costs time and nothing else: the fence decides who writes."""
-    if connection.vendor != "postgresql":
-        return timezone.now()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        at: datetime = cursor.fetchone()[0]
-        return at
-
-
-def clock(seconds: float = 0) -> Any:
-    """The same, so many seconds from now, as a part of a statement: no query of its own."""
-    later = timedelta(seconds=seconds)
-    return Now() + later if connection.vendor == "postgresql" else now() + later
-
-
-def lease_end() -> Any:
-    return clock(settings.FEDSITE_LEASE_SECONDS)
-
-
-def impossible_seconds() -> float:
-    """No lease lasts as long as this, unless the clock was set back since it was taken."""
-    lease: float = settings.FEDSITE_LEASE_SECONDS
-    return 60 + 2 * lease
-
-
-def heartbeat_seconds() -> float:
-    """Between two renewals: three fit into a lease."""
-    lease: float = settings.FEDSITE_LEASE_SECONDS
-    return lease / 3
-
-
 def most_bytes() -> int:
     """Of memory that a simulation may need which workers are to run: as much as the largest one that is alive allows,
     or this process where none is. One query."""
-    alive = Worker.objects.filter(seen_at__gte=clock(-settings.FEDSITE_LEASE_SECONDS), most_bytes__isnull=False)
+    alive = Worker.objects.filter(seen_at__gte=leases.clock(-settings.FEDSITE_LEASE_SECONDS), most_bytes__isnull=False)
     rows = alive.order_by("-most_bytes").values_list("name", "most_bytes")
     ours: int = settings.FEDSITE_MAX_MEMORY
     return next((most for name, most in rows if not processes.is_dead(name)), ours)
@@ -82,10 +48,6 @@ def refuse_what_is_too_much(config: SimulationConfig, *, by_shell: bool = False)
         most_seconds=settings.FEDSITE_MAX_SECONDS,
         past=paces.past() if settings.FEDSITE_MAX_SECONDS else (),
     )
-
-
-class Conflict(Exception):
-    """The simulation's status forbids it; the text is a plain sentence."""
 
 
 def queue(
@@ -160,16 +122,11 @@ def by_key(idempotency_key: str) -> Simulation | None:
     return Simulation.objects.filter(idempotency_key=idempotency_key).first()
 
 
-def new_owner() -> str:
-    """This process, and this claim of it: a name that no other claim has."""
-    return f"{processes.name()}:{uuid.uuid4().hex}"
-
-
 def is_lost(simulation: Simulation, at: datetime | None = None) -> bool:
     """Whether whoever ran it is gone: its lease has expired, or its process is dead on this machine."""
     if simulation.status != Status.RUNNING:
         return False
-    at, longest = at or now(), timedelta(seconds=impossible_seconds())
+    at, longest = at or leases.now(), timedelta(seconds=leases.impossible_seconds())
     return not at <= simulation.lease_expires_at <= at + longest or processes.is_dead(simulation.owner)
 
 
@@ -181,7 +138,7 @@ def is_interrupted(simulation: Simulation, at: datetime | None = None) -> bool:
 
 def interrupted(at: datetime) -> Q:
     """The same as a condition, but for a process that has just died: its lease tells of it, or a worker's next look."""
-    held = Q(lease_expires_at__range=(at, at + timedelta(seconds=impossible_seconds())))
+    held = Q(lease_expires_at__range=(at, at + timedelta(seconds=leases.impossible_seconds())))
     return Q(origin=Origin.SHELL) & (Q(status=Status.QUEUED) | (Q(status=Status.RUNNING) & ~held))
 
 
@@ -225,22 +182,16 @@ UNHELD = f"""
 def _unheld(left_out: Sequence[int] = ()) -> Iterator[Simulation]:
     """Those that wait, but for these, and those whose worker may be gone."""
     look = UNHELD.format(
-        now=_clock_in_sql(0),
-        longest=_clock_in_sql(impossible_seconds()),
+        now=leases.clock_in_sql(0),
+        longest=leases.clock_in_sql(leases.impossible_seconds()),
         but=f" AND id NOT IN ({', '.join(map(str, left_out))})" if left_out else "",
-        heard=_clock_in_sql(-settings.FEDSITE_LEASE_SECONDS),
+        heard=leases.clock_in_sql(-settings.FEDSITE_LEASE_SECONDS),
     )
     mine = settings.FEDSITE_MAX_MEMORY
     for seen in Simulation.objects.raw(look, [mine, f"%:{processes.machine()}-%", mine]):
         is_held = seen.is_held  # type: ignore[attr-defined]  # of the statement
         if seen.status == Status.QUEUED or not is_held or processes.is_dead(seen.owner):
             yield seen
-
-
-def _clock_in_sql(seconds: float) -> str:
-    if connection.vendor == "postgresql":
-        return f"statement_timestamp() + interval '{seconds} seconds'"
-    return f"'{connection.ops.adapt_datetimefield_value(clock(seconds))}'"
 
 
 @transaction.atomic
@@ -250,9 +201,9 @@ def take(simulation: Simulation) -> Claim | None:
     lost = simulation.lost_leases + (simulation.status == Status.RUNNING)
     claimed = seen.update(
         status=Status.RUNNING,
-        owner=new_owner(),
+        owner=leases.new_owner(),
         fence=F("fence") + 1,
-        lease_expires_at=lease_end(),
+        lease_expires_at=leases.lease_end(),
         started_at=simulation.started_at or timezone.now(),
         lost_leases=lost,
     )
@@ -279,7 +230,9 @@ def _interrupt(simulation: Simulation) -> None:
     """A shell is gone that said nothing, killed or cut off: its run waits for it, as if it had given the run back."""
     seen = Simulation.objects.filter(pk=simulation.pk, fence=simulation.fence, status=Status.RUNNING)
     if not processes.is_dead(simulation.owner):  # it may live, and take the run again whose trainer it has lost
-        seen = seen.exclude(lease_expires_at__range=(clock(-SHELL_SECONDS), clock(impossible_seconds())))
+        seen = seen.exclude(
+            lease_expires_at__range=(leases.clock(-SHELL_SECONDS), leases.clock(leases.impossible_seconds()))
+        )
     lost = {"lost_leases": F("lost_leases") + 1, "fence": F("fence") + 1}
     if seen.update(status=Status.QUEUED, owner="", lease_expires_at=None, **lost):
         append(simulation.pk, "interrupted", "Its shell is gone; it can go on after its last recorded round")
@@ -287,7 +240,7 @@ def _interrupt(simulation: Simulation) -> None:
 
 def heartbeat(claim: Claim) -> None:
     """Renew the lease. Raises StaleClaim where the simulation was cancelled or taken over."""
-    change(claim, lease_expires_at=lease_end())
+    change(claim, lease_expires_at=leases.lease_end())
 
 
 def confirm(claim: Claim) -> None:
@@ -313,7 +266,7 @@ def release(claim: Claim) -> None:
 def lose(claim: Claim) -> None:
     """The trainer died without a word: the lease ends now, so that the next look claims it again."""
     with transaction.atomic():
-        change(claim, lease_expires_at=clock(-1))
+        change(claim, lease_expires_at=leases.clock(-1))
 
 
 def ended() -> dict[str, Any]:

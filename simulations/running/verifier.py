@@ -19,7 +19,7 @@ from incentives.models import Ledger
 from simulations import records
 from simulations.database import SILENCE
 from simulations.models import Duty, Shadow, Simulation
-from simulations.running import lifecycle
+from simulations.running import leases
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
@@ -79,7 +79,7 @@ def look(wait: Callable[[float], bool] = lambda seconds: False) -> int:
 
     `wait` rests for so many seconds; True tells it to stop.
     """
-    return _see_to(verified.due(unlike(), lifecycle.now()), wait)
+    return _see_to(verified.due(unlike(), leases.now()), wait)
 
 
 def recount(wait: Callable[[float], bool] = lambda seconds: False) -> float:
@@ -129,15 +129,15 @@ def rest(wait: Callable[[float], bool]) -> Callable[[], None]:
     return pause
 
 
-owner = lifecycle.new_owner()
+owner = leases.new_owner()
 
 
 def take(duty: str = DUTY, seconds: float = LEASE_SECONDS) -> bool:
     """Whether the duty is ours now, for so many seconds more: one conditional UPDATE."""
-    expired = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lt=lifecycle.clock())
-    set_back = Q(lease_expires_at__gt=lifecycle.clock(2 * seconds))  # the clock was, since it was taken
+    expired = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lt=leases.clock())
+    set_back = Q(lease_expires_at__gt=leases.clock(2 * seconds))  # the clock was, since it was taken
     free = Duty.objects.filter(Q(owner=owner) | expired | set_back, name=duty)
-    values = {"owner": owner, "lease_expires_at": lifecycle.clock(seconds)}
+    values = {"owner": owner, "lease_expires_at": leases.clock(seconds)}
     if free.update(**values):
         return True
     made = Duty.objects.get_or_create(name=duty, defaults=values)[1]

@@ -18,7 +18,7 @@ from django.conf import settings
 
 from simulations import database, disk, economies, logs, processes
 from simulations.models import Simulation
-from simulations.running import bell, lifecycle, recorder, verifier, workers
+from simulations.running import bell, leases, lifecycle, recorder, verifier, workers
 from simulations.running.events import Completed, Event, Failed, Log, Round
 from simulations.running.patience import insist
 from simulations.running.process import Trainer
@@ -164,8 +164,8 @@ async def _keep_lease(claim: Claim, trainer: Trainer) -> None:
     """
     renewed = time.monotonic()
     while True:
-        await asyncio.sleep(min(POLL_SECONDS, lifecycle.heartbeat_seconds()))
-        is_due = time.monotonic() - renewed >= lifecycle.heartbeat_seconds()
+        await asyncio.sleep(min(POLL_SECONDS, leases.heartbeat_seconds()))
+        is_due = time.monotonic() - renewed >= leases.heartbeat_seconds()
         try:
             await insist(lifecycle.heartbeat if is_due else lifecycle.confirm, claim)
         except StaleClaim:

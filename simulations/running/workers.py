@@ -12,7 +12,7 @@ from django.db.models import Count, F, Max, Min, Q
 
 from simulations import processes
 from simulations.models import Event, Simulation, Status, Worker
-from simulations.running import lifecycle, turns
+from simulations.running import leases, turns
 
 MOST = 500  # workers, and runs, that are looked at
 CLAIMED = ("starting", "resumed")  # what a claim says first
@@ -32,15 +32,15 @@ def arrive() -> None:
     """This process is a worker now. Rows of workers that are gone go with whoever arrives."""
     mine = processes.name()
     dead = [name for name in Worker.objects.values_list("name", flat=True) if processes.is_dead(name)]
-    old = Q(seen_at__lt=lifecycle.clock(-KEPT_SECONDS))
+    old = Q(seen_at__lt=leases.clock(-KEPT_SECONDS))
     Worker.objects.filter(old | Q(name__in=[mine, *dead])).delete()
-    at, most = lifecycle.clock(), settings.FEDSITE_MAX_MEMORY
+    at, most = leases.clock(), settings.FEDSITE_MAX_MEMORY
     Worker.objects.create(name=mine, started_at=at, seen_at=at, most_bytes=most)
 
 
 def beat() -> None:
     """It is still there. One query."""
-    if not Worker.objects.filter(name=processes.name()).update(seen_at=lifecycle.clock()):
+    if not Worker.objects.filter(name=processes.name()).update(seen_at=leases.clock()):
         arrive()  # again: it was silent for so long that somebody took its row away
 
 
@@ -82,7 +82,7 @@ def present(at: datetime) -> list[tuple[str, datetime, float]]:
 
 def everybody() -> list[Seen]:
     """By host and process: who says that it is there, and who holds a claim. Three queries, and one for the clock."""
-    at = lifecycle.now()
+    at = leases.now()
     started = {name: (began, silent) for name, began, silent in present(at)}
     runs = _runs()
     return [_seen(name, *started.get(name, (None, None)), runs.get(name, []), at) for name in sorted({*started, *runs})]
@@ -103,8 +103,8 @@ def _runs() -> dict[str, list[Run]]:
 def _seen(name: str, started_at: datetime | None, silent: float | None, runs: list[Run], at: datetime) -> Seen:
     host, process = processes.host_and_process(name)
     renewed = timedelta(seconds=settings.FEDSITE_LEASE_SECONDS)
-    leases = [(at - run.simulation.lease_expires_at + renewed).total_seconds() for run in runs]
-    heard = min([*leases, *([] if silent is None else [silent])])
+    held = [(at - run.simulation.lease_expires_at + renewed).total_seconds() for run in runs]
+    heard = min([*held, *([] if silent is None else [silent])])
     return Seen(
         host=host,
         process=process,

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from incentives.models import Ledger
 from simulations import disk
 from simulations.models import Simulation, Status
-from simulations.running import bell, lifecycle, workers
+from simulations.running import bell, leases, lifecycle, workers
 from simulations.showing import stream
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ class SiteCollector(Collector):
         yield counter("streams_refused", "Streams that this process answered with 429 or 503", stream.refused)
         yield redis_up()
         try:
-            at = lifecycle.now()
-            recorded = [*simulations(at), *queue(), *who_is_there(at), leases(at), *ledgers(), *on_disk()]
+            at = leases.now()
+            recorded = [*simulations(at), *queue(), *who_is_there(at), held(at), *ledgers(), *on_disk()]
         except Error:
             log.exception("The database does not answer; its metrics are left out")
             recorded = []
@@ -99,7 +99,7 @@ def who_is_there(at: datetime) -> Iterator[Metric]:
     yield silence
 
 
-def leases(at: datetime) -> Metric:
+def held(at: datetime) -> Metric:
     """Who runs what."""
     text = "Seconds that the lease of a running simulation's worker still has; below 0 the worker is lost"
     left = GaugeMetricFamily("fedsite_worker_lease_seconds", text, labels=["worker", "simulation"])

@@ -19,7 +19,7 @@ from incentives.views import pieces
 from simulations import estimates, owners, paces, plugins, repricing
 from simulations.economies import transaction_key
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
-from simulations.running import lifecycle
+from simulations.running import leases, lifecycle
 from simulations.running.folding import CannotFold, TookTooLong
 from simulations.showing import fragments, ledgers_shown, payments, planning, results, stream, waiting, wording
 from simulations.showing.forms import EconomyForm, StartForm, behaviour_catalogue, economy_catalogue
@@ -68,7 +68,7 @@ def _shown_at_home(request: HttpRequest) -> Simulation | None:
     if text.isascii() and text.isdigit() and len(text) < 19:
         return owners.seen_by(request.user).filter(pk=int(text)).first()
     unfinished = owners.seen_by(request.user).filter(status__in=UNFINISHED, archived=False)
-    return unfinished.exclude(lifecycle.interrupted(lifecycle.now())).order_by("-id").first()
+    return unfinished.exclude(lifecycle.interrupted(leases.now())).order_by("-id").first()
 
 
 def _page(request: HttpRequest, simulation: Simulation) -> dict:

@@ -348,7 +348,7 @@ def faults(world: World) -> Iterator[None]:
     from django.db import transaction
 
     from simulations import repricing
-    from simulations.running import bell, lifecycle
+    from simulations.running import bell, leases
     from training import failpoints
 
     write = repricing._write
@@ -366,7 +366,7 @@ def faults(world: World) -> Iterator[None]:
         stack.enter_context(patch.object(repricing, "Child", Inline))
         stack.enter_context(patch.object(repricing, "ROUNDS", 1))
         stack.enter_context(patch.object(repricing, "_write", written))
-        stack.enter_context(patch.object(lifecycle, "now", world.now))
+        stack.enter_context(patch.object(leases, "now", world.now))
         stack.enter_context(patch.object(failpoints, "reach", world.reach))
         stack.enter_context(patch.object(bell, "ring", lambda simulation_id: None))
         yield

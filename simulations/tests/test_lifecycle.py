@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from simulations import processes
 from simulations.models import Event, Origin, Simulation, Status
-from simulations.running import lifecycle, recorder, turns
+from simulations.running import leases, lifecycle, recorder, turns
 from simulations.running.events import Log
 from simulations.running.recorder import StaleClaim
 from simulations.tests.cast import claimed, config, queued, recorded
@@ -218,8 +218,8 @@ def test_whether_a_run_is_interrupted_is_told_by_the_clock_that_leases_are_measu
     if connection.vendor == "postgresql":
         monkeypatch.setattr(timezone, "now", lambda: later)
     assert not lifecycle.is_interrupted(simulation)
-    assert not Simulation.objects.filter(lifecycle.interrupted(lifecycle.now())).exists()
-    monkeypatch.setattr(lifecycle, "now", lambda: later)
+    assert not Simulation.objects.filter(lifecycle.interrupted(leases.now())).exists()
+    monkeypatch.setattr(leases, "now", lambda: later)
     assert lifecycle.is_interrupted(simulation)
 
 

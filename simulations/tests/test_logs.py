@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import RequestAborted
 
 from simulations import logs, processes
-from simulations.running import lifecycle
+from simulations.running import leases
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def test_a_task_speaks_of_its_own_simulation_and_so_do_its_threads(lines):
 
 
 def test_a_claims_owner_begins_with_the_process_that_the_log_names():
-    assert lifecycle.new_owner().startswith(f"{processes.name()}:")
+    assert leases.new_owner().startswith(f"{processes.name()}:")
 
 
 def logged(formatter: logging.Formatter, name: str, text: str, *, level: int, error: Exception | None = None) -> str:
