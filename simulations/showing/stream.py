@@ -78,7 +78,7 @@ def _plain_greeting(simulation: Simulation) -> str:
 
 @dataclass(eq=False, kw_only=True)
 class Slot:
-    """One of the FEDSITE_MAX_STREAMS places of this process; free when nobody holds it any more."""
+    """One of the FEDSITE_MAX_STREAMS places of this process; free when its stream or its request has ended."""
 
     address: str
     person: int | None  # the user's, where somebody has signed in
@@ -87,7 +87,7 @@ class Slot:
     is_over: bool = False
 
 
-taken: WeakSet[Slot] = WeakSet()  # weak: a viewer who leaves before the first frame frees his place too
+taken: WeakSet[Slot] = WeakSet()  # weak: of an answer to a test's client nobody says that it has ended
 refused = 0  # streams, since this process started
 taking = threading.Lock()  # requests have threads of their own
 
@@ -133,6 +133,8 @@ def streaming(request: HttpRequest, find: Callable[[], Simulation], after: int, 
     place = Slot(address=request.address, person=person and person.pk, key=(visitor.key, format.name))
     if refusal := _refusal(place):
         return refusal
+    if ends := getattr(request, "scope", {}).get("at_end"):
+        ends.callback(taken.discard, place)
     simulation = find()
 
     def may_stay() -> bool:

@@ -150,6 +150,26 @@ def test_of_frames_that_overlap_nothing_is_shown_twice(browser, server):
         httpx.post(f"{server.url}/api/simulations/{number}/cancel/", json={}).raise_for_status()
 
 
+HOLD_ANSWERS = "navigator.locks.query = () => new Promise((resolve) => (window.answer = resolve))"
+OTHERS_WAIT = "window.answer({pending: [1, 2, 3, 0].map((place) => ({name: `fedsite slot ${place}`}))})"
+
+
+def test_who_else_waits_is_no_news_when_the_turn_is_over(browser, running):
+    """The answer came when the tab was visible again, and closed its new stream for good."""
+    site, page = running
+    browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": HOLD_ANSWERS})
+    browser.get(page)
+    settles(lambda: browser.execute_script("return Boolean(window.answer)"))
+    browser.execute_script(HIDE, True)
+    settles(lambda: streams(site) == 0)
+    browser.execute_script(HIDE, False)
+    settles(lambda: streams(site) == 1)
+    browser.execute_script(OTHERS_WAIT)
+    before = len(browser.execute_script(ROUNDS))
+    settles(lambda: len(browser.execute_script(ROUNDS)) > before + 1)
+    cancel_and_see_the_same(browser, page, browser.window_handles)
+
+
 def test_without_locks_each_that_is_visible_has_its_own(browser, running):
     """As over plain HTTP, where a browser has none."""
     site, page = running

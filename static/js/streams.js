@@ -77,10 +77,13 @@
     // Until it is hidden or closed, or others have waited for long enough.
     turn(slot, signal) {
       return new Promise((resolve) => {
+        let isOver = false;
         const check = setInterval(async () => {
           if ((await navigator.locks.query()).pending.some((lock) => lock.name === slot)) end();
         }, TURN_MILLISECONDS);
         const end = () => {
+          if (isOver) return; // an answer that comes late would end the next turn
+          isOver = true;
           clearInterval(check);
           this.shut();
           resolve();
