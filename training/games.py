@@ -12,9 +12,10 @@ evaluated: whoever asks again, for whatever economy, costs nothing and changes n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,13 +174,13 @@ class RoundGame:
         if coalitions.dtype != np.bool_ or coalitions.ndim != 2 or coalitions.shape[1] != len(self.players):
             shape = f"{coalitions.dtype} {list(coalitions.shape)}"
             raise ValueError(f"coalitions: expected bool [m, {len(self.players)}], got {shape}")
-        keys = [row.tobytes() for row in np.packbits(coalitions, axis=1)]
-        new = {key: row for row, key in enumerate(keys) if key not in self.known}
-        if new:
-            members = np.zeros((len(new), len(self.cohort)), np.bool_)
-            members[:, self.plays] = coalitions[list(new.values())]
-            self.known.update(zip(new, self.models.utilities(members).tolist(), strict=True))
-        return np.array([self.known[key] for key in keys], np.float64)
+
+        def utilities(places: NDArray[np.int64]) -> NDArray[np.float64]:
+            members = np.zeros((len(places), len(self.cohort)), np.bool_)
+            members[:, self.plays] = coalitions[places]
+            return self.models.utilities(members)
+
+        return _once(np.packbits(coalitions, axis=1), self.known, utilities)
 
     @cached_property
     def carried(self) -> float:
@@ -221,8 +222,9 @@ class Weighted:
         if members.shape[1] > GATHER_ABOVE:
             return self.mixtures(blocks)
         rows = np.concatenate(list(blocks))
-        first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)[1:]
-        return self.mixtures([rows[first]])[inverse]
+        if len({*_keys(rows)}) == len(rows):
+            return self.mixtures([rows])
+        return _once(rows, {}, lambda places: self.mixtures([rows[places]]))
 
     def before(self) -> float:
         return float(self.mixtures([np.zeros((1, 1 + self.plays.sum()))])[0])
@@ -281,6 +283,29 @@ class Joined:
     def before(self) -> float:
         games = self.games
         return sums_of(games.network, self.weights, games.x, games.y, self.utility) / len(games.y)
+
+
+def _once(
+    rows: NDArray[Any], known: dict[bytes, float], evaluate: Callable[[NDArray[np.int64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """float64 [m], of rows [m, k]. `evaluate` is asked for places, one for each of the rows that differ in their bits
+    and are not yet `known`; what it finds is known from then on."""
+    keys = _keys(rows)
+    new = dict(zip(keys, range(len(keys)), strict=True))
+    for key in new.keys() & known.keys():
+        del new[key]
+    if new:
+        found = evaluate(np.fromiter(new.values(), np.int64, len(new)))
+        known.update(zip(new, found.tolist(), strict=True))
+        if len(new) == len(keys):
+            return found
+    return np.fromiter(map(known.__getitem__, keys), np.float64, len(keys))
+
+
+def _keys(rows: NDArray[Any]) -> list[bytes]:
+    """Of each row of [m, k]; equal where its bits are."""
+    width = rows.shape[1] * rows.itemsize
+    return np.ascontiguousarray(rows).view(f"V{width}")[:, 0].tolist() if width else [b""] * len(rows)
 
 
 def there(games: RoundGames, members: NDArray[np.bool_], utility_weights: str) -> NDArray[np.int64]:

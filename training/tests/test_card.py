@@ -162,6 +162,27 @@ def test_a_run_on_it_tells_what_a_run_of_the_reference_tells(digits, on_card, st
     assert [one for one in here[:5] if isinstance(one, Log)] == [two for two in there[:5] if isinstance(two, Log)]
 
 
+def test_a_run_on_it_asks_only_those_what_they_do_who_are_not_honest(digits, on_card, monkeypatch):
+    """Thousands of honest clients would cost more than their training does."""
+    asked = []
+
+    def told(task, round_number):
+        asked.append(task.client)
+        return behaviour_of(task, round_number)
+
+    behaviour_of = clients.behaviour_of
+    monkeypatch.setattr(clients, "behaviour_of", told)
+    monkeypatch.setattr(federation, "tasks", None)
+    config = config_for(num_clients=12, num_rounds=2, behaviours={5: {"kind": "low_effort", "fraction": 0.2}})
+    rounds = [event for event in run(config, digits) if isinstance(event, RoundTrained)]
+    assert set(asked) == {5}
+    for event in rounds:
+        efforts = {report.client: report.effort for report in event.reports}
+        held = {report.client: report.num_examples for report in event.reports}
+        assert {client for client in efforts if efforts[client] != held[client]} == {5}
+        assert 0 < efforts[5] < held[5]
+
+
 def worth_alone(trained, games):
     """Of each client, to plain averaging and to the strategy in use."""
     return [*(games.of(game, "loss", "fixed")(np.eye(11, dtype=np.bool_)) for game in ("fedavg", "server"))]

@@ -17,6 +17,7 @@ from training.events import ClientReport, RoundTrained, TrainingError
 from training.game import CoalitionGame, Roster
 from training.games import Joined, RoundGames, Weighted
 from training.loop import run
+from training.mixtures import Mixtures
 from training.networks import build
 from training.products import Products
 from training.tests.test_game import INFO
@@ -265,6 +266,22 @@ def test_equal_questions_are_one_game_and_a_coalition_is_evaluated_once(strategy
     together = game(all_of(6))
     assert asked == [1, 63]
     assert set(everyone) == {together[-1]}
+
+
+def test_coalitions_of_which_the_strategy_makes_one_model_are_evaluated_once(monkeypatch):
+    evaluated, evaluate = [], Mixtures.__call__
+
+    def counted(mixtures, blocks):
+        blocks = [*blocks]
+        evaluated.extend(row.tobytes() for block in blocks for row in block)
+        return evaluate(mixtures, blocks)
+
+    monkeypatch.setattr(Mixtures, "__call__", counted)
+    games = a_round("multi_krum")
+    game, alone = (dataclasses.replace(games).of("server", "loss", "fixed") for _ in range(2))
+    together = game(all_of(6))
+    assert len(evaluated) == len({*evaluated}) < 64
+    assert [alone(row[None])[0] for row in all_of(6)] == together.tolist()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
