@@ -1,11 +1,16 @@
-"""The contract of reward rules: `f(facts, pool, state, **parameters) -> Payment`."""
+"""The contract of reward rules: `f(facts, pool, state, **parameters) -> Payment`.
+
+A rule may remember: what it keeps of a round is looked for in the first one and after some others alike.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from extensions.contract import Check, Holds, at_the_ends, purity, timed, usual
 from incentives.economy import Payment, RuleFacts, check_payment
@@ -16,6 +21,9 @@ MANY = 1_000
 MOST_SECONDS = 1.0  # for so many clients
 UNITS = 2  # that the remainders of a division may give to one or to another
 POOLS = (0, 1, 7, 1_000_000, MOST_MICROTOKENS)
+Contributions = Sequence[float | None]  # of all clients in a round; None of who is not in the cohort
+Before = Sequence[Contributions]  # the rounds that lead to one
+Given = TypeVar("Given", bound=Contributions)
 CONTRIBUTIONS: tuple[tuple[float, ...], ...] = (
     (0.5,),
     (0.3, 0.2),
@@ -28,39 +36,85 @@ HARMFUL = ((-0.5,), (-0.25, -1.0, -1e-9), (0.0, 0.0))
 EXTREME = ((1e300, 1e300), (1e-300, 1e-300, 0.0), (1e300, -1e300, 1e-300), (5e-324, 1.0), (1.7e308, 1.7e308))
 
 
-def facts(contributions: Sequence[float], round_number: int = 1) -> RuleFacts:
-    """As of clients 2, 4, 6, ..., who hold examples and nothing yet."""
-    n = len(contributions)
+def facts(
+    given: Contributions, round_number: int = 1, paid: Mapping[int, int] | None = None, *, backwards: bool = False
+) -> RuleFacts:
+    """As of clients 2, 4, 6, ..., who hold examples and some tokens, and what they have been `paid` since. `backwards`:
+    each has what the client at the other end has."""
+    everyone = range(len(given))[::-1] if backwards else range(len(given))
+    cohort = {2 * number: place for number, place in enumerate(everyone, start=1) if given[place] is not None}
     return RuleFacts(
         round_number=round_number,
-        clients=tuple(range(2, 2 * n + 1, 2)),
-        contributions=tuple(contributions),
-        num_examples=tuple(100 + 10 * place for place in range(n)),
-        balances=tuple(1_000 * place for place in range(n)),
-        stakes=(0,) * n,
+        clients=tuple(cohort),
+        contributions=tuple(given[place] or 0.0 for place in cohort.values()),
+        num_examples=tuple(100 + 10 * place for place in cohort.values()),
+        balances=tuple(1_000 * place + (paid or {}).get(client, 0) for client, place in cohort.items()),
+        stakes=(0,) * len(cohort),
         scores={},
-        bids=(0,) * n,
+        bids=(0,) * len(cohort),
     )
 
 
-def _pay(kind: Kind, given: Sequence[float], pool: int, state: Any = None, parameters: Any = None) -> Payment:
-    found: Payment = kind.load()(facts(given), pool, state or {}, **(parameters or usual(kind)))
-    return found
+def rounds_before(n: int) -> Iterator[Before]:
+    """What n clients may have contributed until then, the shortest first: nothing, good rounds, harmful ones, and drawn
+    ones with gaps in the cohort. Alike in every process."""
+    yield ()
+    yield ((1.0,) * n,)
+    yield ((-1.0,) * n,) * 2
+    for length in (2, 4):
+        draw = random.Random(f"{length} rounds of {n} clients")
+        values = (None, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
+        yield tuple(tuple(draw.choice(values) for _ in range(n)) for _ in range(length))
 
 
-def _words(given: Sequence[float], pool: int, payment: Any) -> str:
+def runs(cases: Sequence[Given]) -> list[tuple[Before, Given]]:
+    """Each case after some rounds, the shortest first."""
+    found = ((before, given) for given in cases for before in rounds_before(len(given)))
+    return sorted(found, key=lambda run: len(run[0]))
+
+
+def _pay(
+    kind: Kind,
+    before: Before,
+    given: Contributions,
+    pool: int,
+    parameters: dict[str, Any] | None = None,
+    *,
+    backwards: bool = False,
+) -> Payment:
+    """What it pays in the round after those before, each with that pool."""
+    code, parameters = kind.load(), usual(kind) if parameters is None else parameters
+    state: Mapping[str, Any] = {}
+    paid: Counter[int] = Counter()
+    for number, earlier in enumerate(before, start=1):
+        shown = facts(earlier, number, paid, backwards=backwards)
+        payment: Payment = code(shown, pool, state, **parameters)
+        state = payment.state
+        paid.update(dict(zip(shown.clients, payment.shares, strict=True)))
+    last: Payment = code(facts(given, len(before) + 1, paid, backwards=backwards), pool, state, **parameters)
+    return last
+
+
+def _contributions(before: Before, given: Contributions) -> str:
+    after = f" after rounds of {', '.join(str([*each]) for each in before)}" if before else ""
+    return f"contributions {[*given]}{after}"
+
+
+def _words(before: Before, given: Contributions, pool: int, payment: Any) -> str:
     shares = list(getattr(payment, "shares", ()))
-    return f"contributions {list(given)} and a pool of {pool:,} gave shares {shares}"
+    return f"{_contributions(before, given)} and a pool of {pool:,} gave shares {shares}"
 
 
-def _wrong(kind: Kind, cases: Sequence[Sequence[float]], pools: Sequence[int], parameters: Any = None) -> str | None:
-    for given in cases:
+def _wrong(
+    kind: Kind, cases: Sequence[Contributions], pools: Sequence[int], parameters: dict[str, Any] | None = None
+) -> str | None:
+    for before, given in runs(cases):
         for pool in pools:
-            payment = _pay(kind, given, pool, parameters=parameters)
+            payment = _pay(kind, before, given, pool, parameters)
             try:
-                check_payment(payment, len(given), pool)
+                check_payment(payment, sum(each is not None for each in given), pool)
             except (ValueError, TypeError) as error:
-                return f"{error}; {_words(given, pool, payment)}"
+                return f"{error}; {_words(before, given, pool, payment)}"
     return None
 
 
@@ -85,10 +139,10 @@ def ends(kind: Kind) -> str | None:
 
 
 def repeatable(kind: Kind) -> str | None:
-    for given in CONTRIBUTIONS:
-        first, second = _pay(kind, given, 1_000_003), _pay(kind, given, 1_000_003)
+    for before, given in runs(CONTRIBUTIONS):
+        first, second = _pay(kind, before, given, 1_000_003), _pay(kind, before, given, 1_000_003)
         if repr(first) != repr(second):
-            return f"{_words(given, 1_000_003, first)}, and then {list(second.shares)}"
+            return f"{_words(before, given, 1_000_003, first)}, and then {list(second.shares)}"
     return None
 
 
@@ -122,84 +176,74 @@ def state_survives(kind: Kind) -> str | None:
 
 def quick(kind: Kind) -> str | None:
     given = tuple(((place * 7919) % 1_009 - 200) / 1_024 for place in range(MANY))
-    seconds = timed(lambda: _pay(kind, given, 10**9))
+    seconds = timed(lambda: _pay(kind, (), given, 10**9))
     text = f"{MANY:,} clients took {seconds:.3f} s"
     return text if seconds > MOST_SECONDS else Holds(text)
 
 
 def pure(kind: Kind) -> str | None:
-    return purity.witness(lambda: [_pay(kind, given, 1_000) for given in CONTRIBUTIONS])
+    return purity.witness(lambda: [_pay(kind, before, given, 1_000) for before, given in runs(CONTRIBUTIONS)])
 
 
 def pays_all(kind: Kind) -> str | None:
-    for given in CONTRIBUTIONS:
-        payment = _pay(kind, given, 1_000_003)
+    for before, given in runs(CONTRIBUTIONS):
+        payment = _pay(kind, before, given, 1_000_003)
         if sum(payment.shares) != 1_000_003:
-            return _words(given, 1_000_003, payment)
+            return _words(before, given, 1_000_003, payment)
     return None
 
 
 def anonymous(kind: Kind) -> str | None:
     """Up to the units that a remainder gives to somebody. Sizes go with their clients."""
-    for given in CONTRIBUTIONS:
-        payment = _pay(kind, given, 1_000_000)
-        reverse = _facts_reversed(given)
-        other: Payment = kind.load()(reverse, 1_000_000, {}, **usual(kind))
-        for place, (one, two) in enumerate(zip(payment.shares, reversed(list(other.shares)), strict=True)):
+    for before, given in runs(CONTRIBUTIONS):
+        shares = _pay(kind, before, given, 1_000_000).shares
+        others = _pay(kind, before, given, 1_000_000, backwards=True).shares
+        for place, (one, two) in enumerate(zip(shares, reversed(list(others)), strict=True)):
             if abs(one - two) > UNITS:
-                return f"contributions {list(given)}: number {place + 1} gets {one:,}, and {two:,} in another order"
+                return f"{_contributions(before, given)}: number {place + 1} gets {one:,}, and {two:,} in another order"
     return None
 
 
-def _facts_reversed(given: Sequence[float]) -> RuleFacts:
-    found = facts(given)
-    return RuleFacts(
-        round_number=1,
-        clients=found.clients,
-        contributions=found.contributions[::-1],
-        num_examples=found.num_examples[::-1],
-        balances=found.balances[::-1],
-        stakes=found.stakes[::-1],
-        bids=found.bids[::-1],
-    )
-
-
 def monotone(kind: Kind) -> str | None:
-    for given in CONTRIBUTIONS:
-        shares = list(_pay(kind, given, 1_000_000).shares)
+    for before, given in runs(CONTRIBUTIONS):
+        shares = list(_pay(kind, before, given, 1_000_000).shares)
         for one in range(len(given)):
             for two in range(len(given)):
                 if given[one] > given[two] and shares[one] + UNITS < shares[two]:
-                    return f"{given[one]} gets {shares[one]:,} and {given[two]} gets {shares[two]:,}"
+                    paid = f"{given[one]} gets {shares[one]:,} and {given[two]} gets {shares[two]:,}"
+                    return f"{paid} of {_contributions(before, given)}"
     return None
 
 
 def nothing_for_harm(kind: Kind) -> str | None:
-    for given in (*CONTRIBUTIONS, *HARMFUL):
-        shares = list(_pay(kind, given, 1_000_000).shares)
+    for before, given in runs((*CONTRIBUTIONS, *HARMFUL)):
+        shares = list(_pay(kind, before, given, 1_000_000).shares)
         for worth, share in zip(given, shares, strict=True):
             if worth <= 0 and share > 0:
-                return f"{worth} gets {share:,} of contributions {list(given)}"
+                return f"{worth} gets {share:,} of {_contributions(before, given)}"
     return None
 
 
 def scale_free(kind: Kind) -> str | None:
-    for given in CONTRIBUTIONS:
-        one, two = _pay(kind, given, 1_000_000), _pay(kind, [4 * worth for worth in given], 1_000_000)
+    for before, given in runs(CONTRIBUTIONS):
+        larger = [tuple(worth and 4 * worth for worth in each) for each in (*before, given)]
+        one, two = _pay(kind, before, given, 1_000_000), _pay(kind, larger[:-1], larger[-1], 1_000_000)
         if list(one.shares) != list(two.shares):
-            return f"contributions {list(given)} pay {list(one.shares)}, four times as large ones {list(two.shares)}"
+            return (
+                f"{_contributions(before, given)} pay {list(one.shares)}, four times as large ones {list(two.shares)}"
+            )
     return None
 
 
 def more_is_not_less(kind: Kind) -> str | None:
-    for given in CONTRIBUTIONS:
-        shares = list(_pay(kind, given, 1_000_000).shares)
+    for before, given in runs(CONTRIBUTIONS):
+        shares = list(_pay(kind, before, given, 1_000_000).shares)
         for place in range(len(given)):
             better = [worth + (0.125 if other == place else 0.0) for other, worth in enumerate(given)]
-            raised = list(_pay(kind, better, 1_000_000).shares)[place]
+            raised = list(_pay(kind, before, better, 1_000_000).shares)[place]
             if raised + UNITS < shares[place]:
                 paid = f"from {shares[place]:,} to {raised:,}"
-                return f"raising number {place + 1} of {list(given)} by 0.125 takes it {paid}"
+                return f"raising number {place + 1} by 0.125 takes it {paid}: {_contributions(before, given)}"
     return None
 
 
@@ -214,7 +258,7 @@ CHECKS = (
         name="empty_cohort",
         says="takes a round without clients",
         required=True,
-        run=lambda kind: _wrong(kind, [()], POOLS),
+        run=lambda kind: _wrong(kind, [(), (None,) * 3], POOLS),
     ),
     Check(
         name="extreme_pools",

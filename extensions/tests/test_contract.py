@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,46 @@ def test_it_finds_a_rule_that_does_not(code: Any, check: str, words: str) -> Non
     assert words in witness(rule(code), check)
 
 
+def moving_average(facts: Any, pool: int, state: Any) -> Payment:
+    """Half of what a client was worth before, half of what it is worth now."""
+    before = [state.get(str(client), 0.0) for client in facts.clients]
+    worth = [(one + two) / 2 for one, two in zip(before, facts.contributions, strict=True)]
+    paid = largest_remainder([Fraction(max(each, 0.0)) for each in worth], pool) if max(worth, default=0) > 0 else []
+    kept = dict(zip(map(str, facts.clients), worth, strict=True))
+    return Payment(shares=paid or [0] * len(worth), state={**state, **kept})
+
+
+def knows_all_from_the_first(facts: Any, pool: int, state: Any) -> Payment:
+    names = [str(client) for client in facts.clients]
+    seen = {name: state[name] + 1 for name in names} if state else dict.fromkeys(names, 0)
+    return Payment(shares=[0] * len(names), state={**state, **seen})
+
+
+def test_a_rule_that_remembers_is_found_out_by_what_it_remembers() -> None:
+    """In a first round it pays nothing for harm, which was all that was looked at."""
+    expected = "0.0 gets 400,000 of contributions [0.25, -0.5, 0.0] after rounds of [1.0, 1.0, 1.0]"
+    assert witness(rule(moving_average), "nothing_for_harm") == expected
+    claimed = rule(moving_average, traits=frozenset({"nothing_for_harm", "scale_free", "anonymous"}))
+    found = statuses(claimed)
+    assert [found[name] for name in ("nothing_for_harm", "scale_free", "anonymous")] == [
+        "broken claim",
+        "holds",
+        "holds",
+    ]
+    assert statuses(rule(knows_all_from_the_first))["whole_shares"] == "refused"
+
+
 def test_time_is_shown_where_it_is_kept() -> None:
     (quick,) = [check for check in checks_of("rule") if check.name == "quick"]
     found = quick.run(rule(alike))
     assert isinstance(found, Holds)
     assert "1,000 clients took" in found
+
+
+def count_bad(facts: Any, state: Any) -> Any:
+    """Rounds in a row without a new best."""
+    is_best = facts.validation_loss is not None and facts.validation_loss < facts.best_validation_loss
+    return {"bad": 0 if is_best else state.get("bad", 0) + 1}
 
 
 def pool(code: Any) -> Kind:
@@ -154,6 +190,8 @@ def pool(code: Any) -> Kind:
         (lambda facts, state: (0 * time.time_ns(), {}), "pure"),
         (lambda facts, state: (int(facts.validation_loss), {}), "without_validation"),
         (lambda facts, state: (7, {}), "nothing_for_nothing"),
+        (lambda facts, state: (7 * (state.get("bad", 0) > 2), count_bad(facts, state)), "nothing_for_nothing"),
+        (lambda facts, state: (int(state.get("loss", 0)), {"loss": facts.validation_loss}), "without_validation"),
     ],
 )
 def test_it_finds_a_pool_that_does_not(code: Any, check: str) -> None:
