@@ -183,7 +183,8 @@ def check_economy(economy, facts, facts_sha256, simulation, contents):
     chained = sha256(bytes.fromhex(posted["previous_hash"]), hashlib.sha256(b"\0" + text).digest())
     yield f"chain hash {chained} of {posted['ledger']}, transaction {posted['sequence']}", chained == posted["hash"]
 
-    kind, sent = specification["valuation"]["kind"], [loss is not None for loss in facts["losses_before"]]
+    kind = specification["valuation"]["kind"]
+    sent = facts.get("sent", [loss is not None for loss in facts["losses_before"]])
     content = contents.get(economy["utilities_sha256"])
     if economy["utilities_sha256"] is not None or kind in EXACT:
         yield f"utilities of {label} are told, neither pruned nor too large", content is not None

@@ -218,7 +218,7 @@ def _split(
     """Micro-tokens for each of the cohort, and what the rule burns."""
     choice = specification.reward_rule
     balances = money.get("balances", {})
-    sent = tuple(loss is not None for loss in facts.losses_before)
+    sent = facts.arrived
     seen = RuleFacts(
         round_number=facts.round_number,
         clients=facts.cohort,

@@ -44,16 +44,35 @@ class Facts:
     num_examples: tuple[int, ...]  # that they report
     true_examples: tuple[int, ...]  # that they hold
     effort: tuple[int | None, ...]  # examples trained, each as often as it was in a batch; None: not written down
-    losses_before: tuple[float | None, ...]  # of the client's own data; None: it sent nothing
+    losses_before: tuple[float | None, ...]  # of the client's own data; None: it did not train
     losses_after: tuple[float | None, ...]
     update_norms: tuple[float, ...]
     previous_validation_loss: float | None
     validation_loss: float | None
     best_validation_loss: float | None  # of the rounds before
     weights_sha256: str  # of the model after the round
+    sent: tuple[bool, ...] | None = None  # who sent something; None: those who trained, and so have losses
+
+    def __post_init__(self) -> None:
+        if self.sent == self._trained:
+            object.__setattr__(self, "sent", None)
+
+    @property
+    def _trained(self) -> tuple[bool, ...]:
+        return tuple(loss is not None for loss in self.losses_before)
+
+    @property
+    def arrived(self) -> tuple[bool, ...]:
+        """Whose update arrived."""
+        return self._trained if self.sent is None else self.sent
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is hashed: without what came later where it says nothing."""
+        values = asdict(self)
+        return values if self.sent is not None else {name: values[name] for name in values if name != "sent"}
 
     def sha256(self) -> str:
-        return hashlib.sha256(FACTS + encode(asdict(self))).hexdigest()
+        return hashlib.sha256(FACTS + encode(self.to_dict())).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

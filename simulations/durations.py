@@ -95,11 +95,15 @@ def of_phases(config: SimulationConfig) -> dict[str, float]:
 
 def _effort(config: SimulationConfig, given: Mapping[str, Any]) -> float:
     """Of one who behaves so, less an honest client's."""
+    fraction, epochs = given.get("fraction", 1.0), given.get("epochs", config.local_epochs)
     left: dict[str, float] = {
         "free_rider": 0.0,
         "dropout": 1 - given.get("probability", 0.0),
-        "low_effort": given.get("fraction", 1.0),
+        "low_effort": fraction,
+        "less_data": fraction,
+        "straggler": min(epochs / config.local_epochs, 1.0),
     }
+    left |= {name: 0.0 for name, kind in kinds.family("behaviour").items() if "untrained" in kind.traits}
     last = min(given.get("to_round") or config.num_rounds, config.num_rounds)
     rounds: float = max(0, last - given.get("from_round", 1) + 1) / config.num_rounds
     return rounds * (left.get(given["kind"], 1.0) - 1.0)

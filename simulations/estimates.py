@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import kinds
+from kinds import Kind
 from simulations import durations
 from simulations.config import SimulationConfig, scheduled_tokens
 from simulations.durations import Pace, Past, held_out_of, size_of
@@ -48,6 +50,9 @@ def memory(config: SimulationConfig, processors: int = 2) -> Memory:
     valued = config.asks_game
     cohort = config.cohort_size
     kept = cohort if valued or not config.strategy.has("mean") or cohort <= FEW else 4 * processors
+    if _has(config, lambda kind: "conspires" in kind.traits):  # all of them lie there until it has looked at them
+        kept = 2 * cohort if kept >= cohort else cohort
+    altered = _has(config, lambda kind: kind.name == "feature_noise")
     held_out = held_out_of(config)
     joining = 0
     if config.strategy.kind in ("trimmed_mean", "median"):
@@ -59,11 +64,21 @@ def memory(config: SimulationConfig, processors: int = 2) -> Memory:
         game += min(PLAYERS_BYTES, 4 * (cohort + 2) * FIRST_LAYER[config.model.kind] * min(MAX_TILE, held_out))
     return Memory(
         program=LOADED,
-        data=4 * prod(info.shape) * (info.num_train + info.num_test + held_out),
+        data=round(
+            4 * prod(info.shape) * (info.num_train * (2 + altered if altered else 1) + info.num_test + held_out)
+        ),
         updates=size * (kept + 4),  # and the weights before and after, their sum and its float64
         strategy=joining,
         valuation=game,
     )
+
+
+def _has(config: SimulationConfig, wanted: Callable[[Kind], bool]) -> float:
+    """The share of the clients whose behaviour is of a wanted kind."""
+    names = {name for name, kind in kinds.family("behaviour").items() if wanted(kind)}
+    named = sum(given["kind"] in names for given in config.behaviours.values())
+    drawn: float = sum(each["share"] for each in config.population if each["kind"] in names)
+    return named / config.num_clients + drawn
 
 
 def refuse_too_large(config: SimulationConfig, most_bytes: int) -> None:

@@ -255,6 +255,9 @@ class Contribution(models.Model):
     client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="contributions")
     num_examples = models.PositiveIntegerField(null=True, help_text="that it reports; null before scheme 3")
     effort = models.PositiveBigIntegerField(null=True, help_text="examples trained; null before scheme 3")
+    untrained = models.BooleanField(
+        default=False, db_default=False, help_text="the update that it sent is not of any training of its own"
+    )
     value = models.FloatField(null=True, help_text="null without a valuation")
     error = models.FloatField(null=True, help_text="standard error, where the value is estimated")
     reward_microtokens = models.BigIntegerField()

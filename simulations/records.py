@@ -71,6 +71,7 @@ def parts_of(simulation: Simulation, numbers: Sequence[int]) -> dict[int, list[d
         "reward_microtokens",
         "num_examples",
         "effort",
+        "untrained",
         "loss_before",
         "loss_after",
         "update_norm",
@@ -100,6 +101,7 @@ def facts_of(simulation: Simulation, row: Round, parts: Sequence[Mapping[str, An
         validation_loss=row.validation_loss,
         best_validation_loss=row.best_validation_loss,
         weights_sha256=row.weights_sha256,
+        sent=tuple(part["untrained"] or part["loss_before"] is not None for part in parts),
     )
 
 

@@ -25,7 +25,7 @@ OF_ROUND = (
     *("cohort_size", "loss", "accuracy", "previous_validation_loss", "validation_loss", "best_validation_loss"),
     *("carried", "weights_sha256", "train_seconds", "evaluate_seconds", "valuation_seconds", "duration_seconds"),
 )
-OF_UPDATE = ("num_examples", "effort", "loss_before", "loss_after", "update_norm")
+OF_UPDATE = ("num_examples", "effort", "untrained", "loss_before", "loss_after", "update_norm")
 COLUMNS = {
     "rounds": ("round", *OF_ROUND),
     "clients": ("client", "holder", "num_examples", "behaviour"),

@@ -1,6 +1,6 @@
 """Behaviours as a configuration says them: of clients by number, and of shares of all of them. Standard library only.
 
-What each behaviour does is in training.clients.
+What each behaviour does is in training.deviations.
 """
 
 from __future__ import annotations

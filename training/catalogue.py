@@ -280,21 +280,24 @@ register(
     ),
 )
 
+SIGMA = "standard deviation of the noise in each weight"
+# Traits of behaviours: `untrained`, it sends something and costs no gradient; `conspires`, it sees the honest updates
+# of the round, so that all of the cohort are in memory.
 register(
-    Kind(family="behaviour", name="honest", help="Trains as it should", code="training.clients:honest"),
+    Kind(family="behaviour", name="honest", help="Trains as it should", code="training.deviations:honest"),
     Kind(
         family="behaviour",
         name="free_rider",
         help="Takes the model, does nothing, sends nothing, and waits for its reward",
         source="ours",
-        code="training.clients:free_rider",
+        code="training.deviations:free_rider",
     ),
     Kind(
         family="behaviour",
         name="label_flip",
         help="Trains on the opposite labels, classes - 1 - y",
         source="Tolpegin et al. 2020",
-        code="training.clients:label_flip",
+        code="training.deviations:label_flip",
         parameters={"fraction": number(1.0, "share of its labels that it flips", minimum=0.0, maximum=1.0)},
     ),
     Kind(
@@ -302,7 +305,7 @@ register(
         name="sign_flip",
         help="Trains honestly and sends the opposite",
         source="Li et al. 2019 (RSA)",
-        code="training.clients:sign_flip",
+        code="training.deviations:sign_flip",
         parameters={"scale": number(1.0, "how many times as large the reversed update is", minimum=0.0, maximum=100.0)},
     ),
     Kind(
@@ -310,7 +313,7 @@ register(
         name="low_effort",
         help="Stops after a share of its local steps; its update counts with all its examples",
         source="ours",
-        code="training.clients:low_effort",
+        code="training.deviations:low_effort",
         parameters={
             "fraction": number(0.2, "share of its local steps that it takes, at least one", minimum=0.0, maximum=1.0)
         },
@@ -320,7 +323,7 @@ register(
         name="dropout",
         help="Honest, but in some rounds nothing arrives from it",
         source="ours",
-        code="training.clients:dropout",
+        code="training.deviations:dropout",
         parameters={
             "probability": number(
                 0.5,
@@ -330,5 +333,126 @@ register(
                 maximum=1.0,
             )
         },
+    ),
+    Kind(
+        family="behaviour",
+        name="straggler",
+        help="Has time for a few of its local epochs only; its update counts with all its examples",
+        source="Li et al. 2020 (FedProx)",
+        code="training.deviations:straggler",
+        parameters={"epochs": whole(1, "local epochs that it has time for", minimum=1, maximum=100)},
+    ),
+    Kind(
+        family="behaviour",
+        name="less_data",
+        help="Trains on a share of its examples and reports all of them",
+        source="ours",
+        code="training.deviations:less_data",
+        parameters={
+            "fraction": number(0.2, "share of its examples that it trains on, at least one", minimum=0.0, maximum=1.0)
+        },
+    ),
+    Kind(
+        family="behaviour",
+        name="over_report",
+        help="Trains honestly and reports more examples than it holds, which its update is weighted by",
+        source="ours",
+        code="training.deviations:over_report",
+        parameters={
+            "factor": number(2.0, "examples that it reports over those that it holds", above=0.0, maximum=1000.0)
+        },
+    ),
+    Kind(
+        family="behaviour",
+        name="label_noise",
+        help="Trains on random other labels",
+        source="Ghorbani & Zou 2019",
+        code="training.deviations:label_noise",
+        parameters={"fraction": number(1.0, "share of its labels that are wrong", minimum=0.0, maximum=1.0)},
+    ),
+    Kind(
+        family="behaviour",
+        name="feature_noise",
+        help="Trains on inputs with normal noise",
+        source="Ghorbani & Zou 2019",
+        code="training.deviations:feature_noise",
+        parameters={"sigma": number(1.0, "standard deviation of the noise in each input", minimum=0.0, maximum=1000.0)},
+    ),
+    Kind(
+        family="behaviour",
+        name="noise",
+        help="Sends uniform noise as long as the last global step, without training; a zero update in round 1",
+        source="Lin et al. 2019, attack I",
+        code="training.deviations:noise",
+        traits=frozenset({"untrained"}),
+    ),
+    Kind(
+        family="behaviour",
+        name="replay",
+        help="Sends the last global step again, without training; a zero update in round 1",
+        source="Lin et al. 2019, attack II",
+        code="training.deviations:replay",
+        traits=frozenset({"untrained"}),
+    ),
+    Kind(
+        family="behaviour",
+        name="disguised_replay",
+        help="Sends the last global step again with noise over it, without training; a zero update in round 1",
+        source="Lin et al. 2019, attack III",
+        code="training.deviations:disguised_replay",
+        traits=frozenset({"untrained"}),
+        parameters={"sigma": number(0.001, SIGMA, minimum=0.0, maximum=100.0)},
+    ),
+    Kind(
+        family="behaviour",
+        name="gaussian",
+        help="Sends normal noise, without training",
+        source="Blanchard et al. 2017",
+        code="training.deviations:gaussian",
+        traits=frozenset({"untrained"}),
+        parameters={"sigma": number(0.01, SIGMA, minimum=0.0, maximum=100.0)},
+    ),
+    Kind(
+        family="behaviour",
+        name="scaled",
+        help="Trains honestly and sends its update many times as large",
+        source="Bagdasaryan et al. 2020",
+        code="training.deviations:scaled",
+        parameters={"scale": number(10.0, "how many times as large its update is", minimum=0.0, maximum=1000.0)},
+    ),
+    Kind(
+        family="behaviour",
+        name="alie",
+        label="ALIE, a little is enough",
+        help="Sends the mean of the honest updates less some of their standard deviations, so that it hides among them",
+        source="Baruch et al. 2019",
+        code="training.deviations:alie",
+        traits=frozenset({"untrained", "conspires"}),
+        parameters={
+            "z": number(
+                None,
+                "standard deviations; empty: the most that hides, by the numbers of honest and conspiring clients",
+                minimum=0.0,
+                maximum=1000.0,
+            )
+        },
+    ),
+    Kind(
+        family="behaviour",
+        name="ipm",
+        label="IPM, inner product manipulation",
+        help="Sends the opposite of the mean of the honest updates",
+        source="Xie et al. 2020",
+        code="training.deviations:ipm",
+        traits=frozenset({"untrained", "conspires"}),
+        parameters={"tau": number(2.0, "how many times as large", minimum=0.0, maximum=1000.0)},
+    ),
+    Kind(
+        family="behaviour",
+        name="mimic",
+        help="Sends what the first honest client sends, so that it counts twice",
+        source="Karimireddy et al. 2022",
+        code="training.deviations:mimic",
+        traits=frozenset({"untrained", "conspires"}),
     ),
 )

@@ -29,6 +29,7 @@ class State:
     validation_loss: float | None  # of `weights`; None without a validation set
     best_validation_loss: float | None = None  # over rounds 0 to this; None too in files of the first release
     config_sha256: str
+    step: Tensor | None = None  # float32 [P], the last global one; None where nobody recalls it, and untrained
 
 
 def save(folder: Path, state: State) -> str:
@@ -70,6 +71,8 @@ def _packed(state: State) -> bytes:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     # clone: of a view, torch.save would write the whole storage behind it
     fields["weights"] = state.weights.clone()
+    if state.step is None:
+        del fields["step"]  # as in files from before there was one
     fields["strategy_state"] = {name: tensor.cpu().clone() for name, tensor in sorted(state.strategy_state.items())}
     torch.save(fields, buffer)
     return buffer.getvalue()

@@ -20,6 +20,7 @@ from training.generators import torch_generator
 from training.thin import Thin
 
 HONEST: Mapping[str, Any] = MappingProxyType({"kind": "honest"})
+NOT_ITS_OWN = ("from_round", "to_round", "source_sha256")  # which any behaviour may have beside its parameters
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,9 +28,20 @@ class Task:
     """One client's part in a round."""
 
     client: int  # from 1
-    indices: Tensor  # int64 [num_examples], its examples in the training set
+    indices: Tensor  # int64 [n], the examples of the training set that it trains on
     behaviour: Mapping[str, Any] = field(default_factory=lambda: HONEST)  # {"kind": ..., and the kind's parameters}
     correction: Tensor | None = None  # float32 [P], added to the gradient of every local step
+    held: int | None = None  # examples that it holds; None: those that it trains on
+    reported: int | None = None  # examples that it says it holds; None: the truth
+
+    @property
+    def num_held(self) -> int:
+        return len(self.indices) if self.held is None else self.held
+
+    @property
+    def num_examples(self) -> int:
+        """That it reports."""
+        return self.num_held if self.reported is None else self.reported
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +49,7 @@ class Update:
     """What the server gets back. A client that sent nothing counts with a zero update at its full weight."""
 
     client: int
-    num_examples: int
+    num_examples: int  # that it reports
     sent: Tensor | Thin | None  # float32 [P], new minus old weights; None where nothing was sent
     loss_before: float | None  # mean over the first local batches; None where the client did not train
     loss_after: float | None  # mean over the last local batches, each before its step
@@ -64,61 +76,84 @@ def same(delta: Tensor) -> Tensor:
     return delta
 
 
+@dataclass(frozen=True, eq=False)
+class Honest:
+    """The updates of those that are honest in a round, as they arrived."""
+
+    like: Tensor  # [P], whose type and place all have
+    updates: Sequence[Tensor]  # each [P], in the cohort's order
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """float64 [P]; zero where there is none."""
+        total = torch.zeros_like(self.like, dtype=torch.float64)
+        for update in self.updates:
+            total.add_(update)
+        return total.div_(max(1, len(self.updates)))
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """float64 [P], the standard deviation of each weight over n - 1; zero where there are fewer than two."""
+        total = torch.zeros_like(self.like, dtype=torch.float64)
+        for update in self.updates:
+            total.add_((update - self.mean).square_())
+        return total.div_(max(1, len(self.updates) - 1)).sqrt_()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What a client has before it when it makes up what it sends."""
+
+    round_number: int
+    generator: torch.Generator  # its own, of this round
+    step: Tensor  # float32 [P], the last global step; zero in round 1, and for who does not recall it
+    own: Tensor | None  # float32 [P], what it found; None where it does not train
+    honest: Honest  # empty for who does not conspire
+    num_conspiring: int  # clients of the round that do
+
+
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """The places where a client may differ; what is not given is what an honest client does."""
+    """The places where a client may differ; what is not given is what an honest client does.
+
+    Generators are the client's own: of `data`, `features` and `labels` equal in every round, of `send` another in each.
+    """
 
     silence: float = 0.0  # probability that it sends nothing in a round, drawn for each round
     effort: float = 1.0  # share of its local steps that it takes; at least one
-    # (its labels [n], number of classes, its own generator, equal in every round) -> the labels it trains on [n]
+    epochs: int | None = None  # passes over its data, at most; None: as many as everybody
+    reported: float = 1.0  # examples that it reports over those that it holds; at least one example
+    # (examples that it holds, generator) -> places among them, int64 [n], of those that it trains on; at least one
+    data: Callable[[int, torch.Generator], Tensor] | None = None
+    # (x [n, ...] of all that it holds, generator) -> the x that it trains on, of the same shape; made once in a run
+    features: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    # (its labels [n], number of classes, generator) -> the labels it trains on [n]
     labels: Callable[[Tensor, int, torch.Generator], Tensor] | None = None  # the true ones
     update: Callable[[Tensor], Tensor] = same  # delta [P] it found -> delta [P] it sends
+    trains: bool = True  # else it costs no gradient, and has nothing of its own to send
+    recalls: bool = False  # whether it looks at the last global step
+    send: Callable[[Seen], Tensor] | None = None  # -> delta [P] it sends
+    conspire: Callable[[Seen], Tensor] | None = None  # the same, by who sees the honest updates of the round
 
 
-def honest() -> Behaviour:
-    return Behaviour()
-
-
-def free_rider() -> Behaviour:
-    """Takes the model, does nothing, and waits for its reward."""
-    return Behaviour(silence=1.0)
-
-
-def dropout(probability: float) -> Behaviour:
-    """Honest, but in some rounds nothing arrives from it."""
-    return Behaviour(silence=probability)
-
-
-def low_effort(fraction: float) -> Behaviour:
-    """Stops after a share of its local steps; its update still counts with all its examples."""
-    return Behaviour(effort=fraction)
-
-
-def label_flip(fraction: float) -> Behaviour:
-    """Trains on classes - 1 - y for a random fraction of its examples, the same ones in every round."""
-
-    def flipped(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
-        chosen = torch.randperm(len(labels), generator=generator)[: round(fraction * len(labels))]
-        labels = labels.clone()
-        labels[chosen] = num_classes - 1 - labels[chosen]
-        return labels
-
-    return Behaviour(labels=flipped)
-
-
-def sign_flip(scale: float) -> Behaviour:
-    """Trains honestly and sends the opposite, `scale` times as large."""
-    return Behaviour(update=lambda delta: -scale * delta)
+def acts(given: Mapping[str, Any], round_number: int) -> bool:
+    """Whether a configured behaviour is in force in a round."""
+    begin, end = given.get("from_round", 1), given.get("to_round")
+    return bool(given["kind"] != "honest" and begin <= round_number <= (end or round_number))
 
 
 def behaviour_of(task: Task, round_number: int) -> Behaviour:
     """What it does in this round; outside of its rounds a client is honest. TrainingError where a plug-in's code gives
     no Behaviour."""
-    given = dict(task.behaviour)
-    name, begin, end = given.pop("kind"), given.pop("from_round", 1), given.pop("to_round", None)
-    if not begin <= round_number <= (end or round_number):
+    if not acts(task.behaviour, round_number):
         return Behaviour()
-    given.pop("source_sha256", None)
+    return loaded(task.behaviour)
+
+
+def loaded(configured: Mapping[str, Any]) -> Behaviour:
+    """By its kind's code. TrainingError where a plug-in's gives no Behaviour."""
+    given = {name: value for name, value in configured.items() if name not in NOT_ITS_OWN}
+    name = given.pop("kind")
     try:
         behaviour = kinds.find("behaviour", name).load()(**given)
     except Exception as error:
@@ -145,28 +180,30 @@ class Work:
 def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> Work | None:
     """The client's work in this round; None where it sends nothing. Costs no gradient."""
     behaviour = behaviour_of(task, round_number)
-    if _is_silent(behaviour, task, config, round_number):
+    if not behaviour.trains or is_silent(behaviour, task, config, round_number):
         return None
-    widths = _widths(len(task.indices), config)
-    widths = widths[: max(1, round(behaviour.effort * len(widths)))]
+    widths = _widths(behaviour, len(task.indices), config)
     labels = data.train_y[task.indices]
     if behaviour.labels is not None:
-        generator = torch_generator(config.seed, "behaviour", 0, task.client)  # no round is numbered 0
-        labels = behaviour.labels(labels, data.info.num_classes, generator)
+        labels = behaviour.labels(labels, data.info.num_classes, steady_generator(config, task.client))
     order = _order(task, config, round_number)[: sum(widths)]
     return Work(order=order, widths=widths, labels=labels, update=behaviour.update)
 
 
 def effort(task: Task, config: TrainingConfig, round_number: int) -> int:
     """Examples that a client which does send something trains in this round, each as often as it is in a batch."""
-    share = behaviour_of(task, round_number).effort if task.behaviour["kind"] != "honest" else 1.0
-    if share == 1.0:
+    if not acts(task.behaviour, round_number):
         return len(task.indices) * config.local_epochs
-    widths = _widths(len(task.indices), config)
-    return sum(widths[: max(1, round(share * len(widths)))])
+    behaviour = loaded(task.behaviour)
+    return sum(_widths(behaviour, len(task.indices), config)) if behaviour.trains else 0
 
 
-def _is_silent(behaviour: Behaviour, task: Task, config: TrainingConfig, round_number: int) -> bool:
+def steady_generator(config: TrainingConfig, client: int) -> torch.Generator:
+    """A client's own for its behaviour, equal in every round: none is numbered 0."""
+    return torch_generator(config.seed, "behaviour", 0, client)
+
+
+def is_silent(behaviour: Behaviour, task: Task, config: TrainingConfig, round_number: int) -> bool:
     """Drawn from [0, 1), so that probability 0 is never and 1 is always, without a draw."""
     if behaviour.silence in (0.0, 1.0):
         return behaviour.silence == 1.0
@@ -174,10 +211,12 @@ def _is_silent(behaviour: Behaviour, task: Task, config: TrainingConfig, round_n
     return torch.rand((), generator=generator, dtype=torch.float64).item() < behaviour.silence
 
 
-def _widths(num_examples: int, config: TrainingConfig) -> tuple[int, ...]:
-    """Of all batches; the last of an epoch may be short."""
+def _widths(behaviour: Behaviour, num_examples: int, config: TrainingConfig) -> tuple[int, ...]:
+    """Of all batches that it takes; the last of an epoch may be short."""
     full, rest = divmod(num_examples, config.batch_size)
-    return ((config.batch_size,) * full + (rest,) * bool(rest)) * config.local_epochs
+    epochs = config.local_epochs if behaviour.epochs is None else min(behaviour.epochs, config.local_epochs)
+    widths = ((config.batch_size,) * full + (rest,) * bool(rest)) * epochs
+    return widths[: max(1, round(behaviour.effort * len(widths)))]
 
 
 def _order(task: Task, config: TrainingConfig, round_number: int) -> Tensor:

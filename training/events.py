@@ -46,11 +46,22 @@ class ClientReport:
     """What the server saw of a client in a round."""
 
     client: int
-    num_examples: int
+    num_examples: int  # that it reports
     loss_before: float | None  # mean over its first local batches; None where the client did not train
     loss_after: float | None  # mean over its last local batches
     update_norm: float  # Euclidean; 0.0 where the client sent no update
+    # and what it cannot see
     effort: int = 0  # examples trained, each as often as it was in a batch
+    untrained: bool = False  # the update that it sent is not of any training of its own
+    held: int | None = None  # examples that it holds; None: as many as it reports
+
+    @property
+    def sent(self) -> bool:
+        return self.untrained or self.loss_before is not None
+
+    @property
+    def num_held(self) -> int:
+        return self.num_examples if self.held is None else self.held
 
 
 @dataclass(frozen=True, kw_only=True)

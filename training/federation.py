@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training import lines, networks, partitions
-from training.clients import HONEST, Task
+from training import clients, lines, networks, partitions
+from training.clients import HONEST, Behaviour, Task
 from training.config import TrainingConfig
 from training.datasets import Data
-from training.events import ClientShare, Started
+from training.events import ClientShare, Started, TrainingError
 from training.generators import torch_generator
 from training.networks import Score
-from training.partitions import Holdings
+from training.partitions import Holdings, Indices
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,11 +32,18 @@ class Federation:
     untrained: Tensor  # float32 [P], the global weights of round 0
     validation_x: Tensor  # [validation_size, C, H, W]
     validation_y: Tensor  # [validation_size]
+    # Of clients whose inputs are not the true ones: where these are, behind the training set that was dealt.
+    altered: Mapping[int, Indices] = field(default_factory=dict)
 
     @cached_property
     def num_examples(self) -> NDArray[np.int64]:
         """[num_clients] that each client holds."""
         return np.array([len(held) for held in self.holdings.clients], np.int64)
+
+    @cached_property
+    def behaviours(self) -> dict[int, Behaviour]:
+        """Of the clients that have one, whenever it is in force. TrainingError where a plug-in's code gives none."""
+        return loaded_behaviours(self.config)
 
 
 def gather(config: TrainingConfig, data: Data) -> Federation:
@@ -44,6 +53,7 @@ def gather(config: TrainingConfig, data: Data) -> Federation:
     holdings = partitions.deal(config, data.train_y.numpy())
     network = networks.build(config.model, data.info, torch_generator(config.seed, "initial_weights"))
     held_out = torch.from_numpy(holdings.validation)
+    data, altered = with_altered(config, data, holdings)
     return Federation(
         config=config,
         data=data,
@@ -52,19 +62,93 @@ def gather(config: TrainingConfig, data: Data) -> Federation:
         untrained=networks.flatten(network),
         validation_x=data.train_x[held_out],
         validation_y=data.train_y[held_out],
+        altered=altered,
     )
 
 
-def tasks(federation: Federation, cohort: Iterable[int]) -> list[Task]:
-    clients, behaviours = federation.holdings.clients, federation.config.behaviours
+def loaded_behaviours(config: TrainingConfig) -> dict[int, Behaviour]:
+    alike: dict[str, Behaviour] = {}
+    found = {}
+    for client, given in config.behaviours.items():
+        key = repr(given)
+        found[client] = alike[key] = alike.get(key) or clients.loaded(given)
+    return found
+
+
+def with_altered(config: TrainingConfig, data: Data, holdings: Holdings) -> tuple[Data, dict[int, Indices]]:
+    """The data with the inputs of those who train on other than the true ones behind them, and where each one's are:
+    so no backend need know of them, and they are made once."""
+    new_x, new_y, altered, end = [data.train_x], [data.train_y], dict[int, Indices](), len(data.train_y)
+    for client, behaviour in loaded_behaviours(config).items():
+        if behaviour.features is None:
+            continue
+        held = torch.from_numpy(holdings.clients[client - 1])
+        true = data.train_x[held]
+        try:
+            x = behaviour.features(true, clients.steady_generator(config, client))
+            if not isinstance(x, Tensor) or (x.shape, x.dtype) != (true.shape, true.dtype):
+                raise TypeError(f"it gives no {true.dtype} {list(true.shape)}")
+        except Exception as error:
+            text = f"behaviours: the inputs of client {client} cannot be made: {type(error).__name__}: {error}"
+            raise TrainingError(text) from error
+        new_x.append(x)
+        new_y.append(data.train_y[held])
+        altered[client] = np.arange(end, end + len(held))
+        end += len(held)
+    if not altered:
+        return data, altered
+    return dataclasses.replace(data, train_x=torch.cat(new_x), train_y=torch.cat(new_y)), altered
+
+
+def tasks(federation: Federation, cohort: Sequence[int], round_number: int) -> list[Task]:
+    """What each of the cohort is asked in a round."""
+    odd = odd_tasks(federation, cohort, round_number)
+    holdings = federation.holdings.clients
     return [
-        Task(
-            client=client,
-            indices=torch.from_numpy(clients[client - 1]),
-            behaviour=behaviours.get(client, HONEST),
-        )
-        for client in cohort
+        odd.get(place) or Task(client=client, indices=torch.from_numpy(holdings[client - 1]))
+        for place, client in enumerate(cohort)
     ]
+
+
+def odd_tasks(federation: Federation, cohort: Sequence[int], round_number: int) -> dict[int, Task]:
+    """Of those that have a behaviour, by place in the cohort."""
+    behaviours = federation.config.behaviours
+    return {
+        place: _odd_task(federation, client, behaviours[client], round_number)
+        for place, client in (enumerate(cohort) if behaviours else ())
+        if client in behaviours
+    }
+
+
+def _odd_task(federation: Federation, client: int, given: Mapping[str, Any], round_number: int) -> Task:
+    indices = torch.from_numpy(federation.holdings.clients[client - 1])
+    if not clients.acts(given, round_number):
+        return Task(client=client, indices=indices, behaviour=given)
+    behaviour, held, reported = federation.behaviours[client], len(indices), None
+    if client in federation.altered:
+        indices = torch.from_numpy(federation.altered[client])
+    if behaviour.data is not None:
+        try:
+            indices = indices[behaviour.data(held, clients.steady_generator(federation.config, client))]
+            if not len(indices):
+                raise ValueError("it trains on nothing")
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+            raise TrainingError(f"behaviours: the examples of client {client} cannot be chosen: {cause}") from error
+    if behaviour.reported != 1.0:
+        reported = max(1, round(behaviour.reported * held))
+    return Task(client=client, indices=indices, behaviour=given, held=held, reported=reported)
+
+
+def num_reported(federation: Federation, round_number: int) -> NDArray[np.int64]:
+    """[num_clients], examples that each client says it holds."""
+    config, lying = federation.config, [c for c, each in federation.behaviours.items() if each.reported != 1.0]
+    if not lying:
+        return federation.num_examples
+    reported = federation.num_examples.copy()
+    for client in lying:
+        reported[client - 1] = _odd_task(federation, client, config.behaviours[client], round_number).num_examples
+    return reported
 
 
 def test_score(federation: Federation, weights: Tensor) -> Score:
@@ -81,7 +165,7 @@ def started(federation: Federation) -> Started:
     config, data, untrained = federation.config, federation.data, federation.untrained
     score = test_score(federation, untrained)
     return Started(
-        message=lines.started(config, data, len(untrained)),
+        message=lines.started(config, data, len(untrained), sum(federation.num_examples)),
         dataset=data.name,
         num_parameters=len(untrained),
         num_validation=len(federation.validation_y),

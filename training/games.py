@@ -100,8 +100,8 @@ class RoundGames:
 
     @cached_property
     def _sent(self) -> NDArray[np.bool_]:
-        """Whose update arrived; who sends nothing trains on nothing."""
-        return np.array([report.loss_before is not None for report in self.reports], np.bool_)
+        """Whose update arrived."""
+        return np.array([report.sent for report in self.reports], np.bool_)
 
     def _plays(self, game: str, utility_weights: str) -> NDArray[np.bool_]:
         norms, scheme = [report.update_norm for report in self.reports], self.config.scheme

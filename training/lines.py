@@ -14,12 +14,11 @@ from training.networks import Score
 FEW = 10  # a cohort up to this size is reported client by client; the log does not grow with larger ones
 
 
-def started(config: TrainingConfig, data: Data, num_parameters: int) -> str:
+def started(config: TrainingConfig, data: Data, num_parameters: int, num_dealt: int) -> str:
     held_out = f", {config.validation_size:,} held out by the server" if config.validation_size else ""
-    shared = len(data.train_y) - (config.validation_size or 0)
     return (
         f"Training {config.model.kind} ({num_parameters:,} parameters) on {data.info.label}: "
-        f"{shared:,} images with {_clients(config.num_clients)}{held_out}"
+        f"{num_dealt:,} images with {_clients(config.num_clients)}{held_out}"
     )
 
 
@@ -28,23 +27,35 @@ def round_begins(round_number: int, num_rounds: int, cohort_size: int) -> Log:
 
 
 def client_trained(report: ClientReport) -> Log:
-    if report.loss_before is None:
+    if not report.sent:
         return Log(message=f"Client {report.client} sent no update", level="warning")
-    losses = f"loss {figure(report.loss_before, 2)} → {figure(report.loss_after, 2)}"
-    return Log(message=f"Client {report.client}: {losses}, update norm {figure(report.update_norm, 2)}")
+    norm = f"update norm {figure(report.update_norm, 2)}"
+    if report.untrained:
+        return Log(message=f"Client {report.client} sent an update without training, {norm}", level="warning")
+    line = f"Client {report.client}: loss {figure(report.loss_before, 2)} → {figure(report.loss_after, 2)}, {norm}"
+    if report.num_examples == report.num_held:
+        return Log(message=line)
+    says = f"it reports {report.num_examples:,} examples and holds {report.num_held:,}"
+    return Log(message=f"{line}; {says}", level="warning")
 
 
 def cohort_trained(reports: Sequence[ClientReport]) -> list[Log]:
-    """One line for all, and one for those that sent nothing."""
+    """One line for all who trained, and one each for those that did not, sent nothing, or report another size."""
     trained = [report for report in reports if report.loss_before is not None]
-    silent = len(reports) - len(trained)
+    untrained = sum(report.untrained for report in reports)
+    silent = len(reports) - len(trained) - untrained
+    lying = sum(report.num_examples != report.num_held for report in trained)
     lines = []
     if trained:
         before = median(report.loss_before for report in trained if report.loss_before is not None)
         after = median(report.loss_after for report in trained if report.loss_after is not None)
-        examples = sum(report.num_examples for report in trained)
+        examples = sum(report.num_held for report in trained)
         losses = f"median loss {figure(before, 2)} → {figure(after, 2)}"
         lines.append(Log(message=f"{_clients(len(trained))} trained on {examples:,} examples: {losses}"))
+    if untrained:
+        lines.append(Log(message=f"{_clients(untrained)} sent an update without training", level="warning"))
+    if lying:
+        lines.append(Log(message=f"{_clients(lying)} reported another number of examples", level="warning"))
     if silent:
         lines.append(Log(message=f"{_clients(silent)} sent no update", level="warning"))
     return lines

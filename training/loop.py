@@ -23,12 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import backends, clients, devices, federation, figures, lines, networks, samplers, strategies
+from training import answers, backends, clients, devices, federation, figures, lines, networks, samplers, strategies
 from training import checkpoints as saved
+from training.answers import Makers
 from training.backends import Backend
 from training.card.card import Card, Played
 from training.checkpoints import State
-from training.clients import Task, Update
+from training.clients import HONEST, Task, Update
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import ClientReport, Completed, Event, Log, RoundTrained, TrainingError
@@ -71,17 +72,18 @@ def run(
     train = backends.choose(config.backend)
     started = federation.started(federated)
     yield started
-    federated = devices.placed(federated, device)
+    labels, federated = federated.data.train_y, devices.placed(federated, device)
     on_card = devices.has_card(config, device)
     context = RunContext(
         federated=federated,
         train=train,
-        card=Card(federated, data.train_y) if on_card else None,
-        sample=sample or partial(samplers.sample, config, federated.num_examples),
+        card=Card(federated, labels) if on_card else None,
+        sample=sample or partial(_usual_sample, federated),
         value=value,
         looks=value is not None and looks,
         checkpoints=checkpoints,
         known=sample is None,
+        recalls=any(behaviour.recalls for behaviour in federated.behaviours.values()),
     )
     state, score = resume or _untrained(federated, config_sha256), None
     for round_number in range(state.round_number + 1, config.num_rounds + 1):
@@ -108,6 +110,7 @@ class RunContext:
     looks: bool  # whether `value` asks utilities, and so needs every update
     checkpoints: Path | None
     known: bool  # whether cohorts are drawn from the configuration alone, so that one may look ahead
+    recalls: bool  # whether somebody asks for the last global step
 
 
 def play_round(context: RunContext, state: State, round_number: int) -> Done:
@@ -128,6 +131,7 @@ def play_round(context: RunContext, state: State, round_number: int) -> Done:
         validation_loss=played.validation_loss,
         best_validation_loss=_least(state.best_validation_loss, played.validation_loss),
         config_sha256=state.config_sha256,
+        step=played.weights - state.weights if context.recalls else None,
     )
     trained = RoundTrained(
         round_number=round_number,
@@ -164,9 +168,12 @@ def _played(
 ) -> Generator[Event, None, Played]:
     """On the processor, by the configuration's backend, client by client."""
     federated, config, begin = context.federated, context.federated.config, perf_counter()
-    tasks = federation.tasks(federated, cohort)
-    total_examples = sum(len(task.indices) for task in tasks)
+    tasks = federation.tasks(federated, cohort, round_number)
+    total_examples = sum(task.num_examples for task in tasks)
     arriving = context.train(federated.network, state.weights, tasks, federated.data, config, round_number)
+    odd = {place: task for place, task in enumerate(tasks) if task.behaviour is not HONEST}
+    if makers := Makers.of(odd, config, round_number):
+        arriving = answers.completed(arriving, makers, _last_step(state))
     reports: list[ClientReport] = []
     updates: Iterable[Update] = _reported(tasks, arriving, config, round_number, reports)
     deltas = None
@@ -206,6 +213,7 @@ def _played_on_card(
         whole=context.looks,
         test=_is_tested(config, round_number),
         after=partial(_sampled, context.sample, config, round_number + 1) if looks_ahead else None,
+        step=state.step,
     )
     for report in played.reports if not played.is_finite else ():
         _refuse_infinite_update(report, config, round_number)
@@ -214,6 +222,15 @@ def _played_on_card(
     else:
         yield from lines.cohort_trained(played.reports)
     return played
+
+
+def _last_step(state: State) -> Tensor:
+    """[P]; zero before there is one, or where nobody recalls it."""
+    return torch.zeros_like(state.weights) if state.step is None else state.step
+
+
+def _usual_sample(federated: Federation, round_number: int) -> tuple[int, ...]:
+    return samplers.sample(federated.config, federation.num_reported(federated, round_number), round_number)
 
 
 def _sampled(sample: Sample, config: TrainingConfig, round_number: int) -> tuple[int, ...]:
@@ -259,7 +276,7 @@ def _reported(
     """The same updates, one for each task; what the server saw of each is added to `reports` as it passes."""
     for task, update in zip(tasks, updates, strict=True):
         effort = 0 if update.loss_before is None else clients.effort(task, config, round_number)
-        report = _report(update, effort)
+        report = _report(update, task, effort)
         _refuse_infinite_update(report, config, round_number)
         reports.append(report)
         yield update
@@ -272,7 +289,7 @@ def _refuse_infinite_update(report: ClientReport, config: TrainingConfig, round_
         raise TrainingError(f"{text}; {lines.calmer(config)}")
 
 
-def _report(update: Update, effort: int) -> ClientReport:
+def _report(update: Update, task: Task, effort: int) -> ClientReport:
     return ClientReport(
         client=update.client,
         num_examples=update.num_examples,
@@ -280,6 +297,8 @@ def _report(update: Update, effort: int) -> ClientReport:
         loss_after=update.loss_after,
         update_norm=update.norm,
         effort=effort,
+        untrained=update.sent is not None and update.loss_before is None,
+        held=None if task.num_held == update.num_examples else task.num_held,
     )
 
 

@@ -109,7 +109,14 @@ def test_hashes_are_for_ever():
         PAID.sha256({"valuation": {"kind": "shapley"}})
         == "7db85d16a57ede26e80b0f61c94be826600ba260a952eef932d98df5575ca252"
     )
-    assert FACTS.sha256() == hashlib.sha256(b"fedsite facts 1\n" + encode(dataclasses.asdict(FACTS))).hexdigest()
+    assert FACTS.sha256() == hashlib.sha256(b"fedsite facts 1\n" + encode(FACTS.to_dict())).hexdigest()
+
+
+def test_who_sent_something_is_hashed_where_losses_do_not_tell():
+    assert dataclasses.replace(FACTS, sent=(True, False)) == FACTS
+    without_training = dataclasses.replace(FACTS, sent=(True, True))
+    assert without_training.sha256() != FACTS.sha256()
+    assert (FACTS.arrived, without_training.arrived) == ((True, False), (True, True))
 
 
 def test_every_fact_and_every_part_of_a_payment_moves_its_hash():

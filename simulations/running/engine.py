@@ -155,8 +155,9 @@ class Economies:
             ClientRound(
                 client=report.client,
                 num_examples=report.num_examples,
-                true_examples=report.num_examples,
+                true_examples=report.num_held,
                 effort=report.effort,
+                untrained=report.untrained,
                 loss_before=report.loss_before,
                 loss_after=report.loss_after,
                 update_norm=report.update_norm,
@@ -224,7 +225,7 @@ def facts_of(training_sha256: str, trained: RoundTrained) -> Facts:
         round_number=trained.round_number,
         cohort=trained.cohort,
         num_examples=tuple(report.num_examples for report in trained.reports),
-        true_examples=tuple(report.num_examples for report in trained.reports),
+        true_examples=tuple(report.num_held for report in trained.reports),
         effort=tuple(report.effort for report in trained.reports),
         losses_before=tuple(report.loss_before for report in trained.reports),
         losses_after=tuple(report.loss_after for report in trained.reports),
@@ -233,6 +234,7 @@ def facts_of(training_sha256: str, trained: RoundTrained) -> Facts:
         validation_loss=trained.validation_loss,
         best_validation_loss=trained.best_validation_loss,
         weights_sha256=trained.weights_sha256,
+        sent=tuple(report.sent for report in trained.reports),
     )
 
 

@@ -34,6 +34,7 @@ class ClientRound:
     num_examples: int  # that it reports
     true_examples: int  # that it holds
     effort: int  # examples trained
+    untrained: bool  # the update that it sent is not of any training of its own
     loss_before: float | None
     loss_after: float | None
     update_norm: float

@@ -202,8 +202,7 @@ def _table_game(strategy: Any, economy: Any, facts: Any, tables: Sequence[bytes]
     found = [unpack(each) for each in tables]
     if found:
         return Kept(cohort=facts.cohort, tables=found)
-    sent = [loss is not None for loss in facts.losses_before]
-    here = plays(strategy, economy.game, economy.utility_weights, sent, facts.update_norms, scheme=scheme)
+    here = plays(strategy, economy.game, economy.utility_weights, facts.arrived, facts.update_norms, scheme=scheme)
     of_players = [place for place, each in enumerate(here) if each]
     return Kept(
         cohort=facts.cohort,

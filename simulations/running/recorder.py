@@ -258,6 +258,7 @@ def _contributions(row: Round, event: events.Round) -> None:
             client=clients[part.client],
             num_examples=part.num_examples,
             effort=part.effort,
+            untrained=part.untrained,
             value=part.contribution,
             error=part.error,
             reward_microtokens=part.reward_microtokens,
@@ -346,6 +347,7 @@ def facts_of_event(simulation: Simulation, event: events.Round) -> Facts:
         validation_loss=event.validation_loss,
         best_validation_loss=event.best_validation_loss,
         weights_sha256=event.weights_sha256,
+        sent=tuple(part.untrained or part.loss_before is not None for part in event.clients),
     )
 
 

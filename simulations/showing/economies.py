@@ -75,13 +75,14 @@ class FactsOut(Schema):
     num_examples: list[int | None] = Field(description="that they report")
     true_examples: list[int] = Field(description="that they hold")
     effort: list[int | None] = Field(description="examples trained, each as often as it was in a batch")
-    losses_before: list[float | None] = Field(description="of their own data; null: it sent nothing")
+    losses_before: list[float | None] = Field(description="of their own data; null: it did not train")
     losses_after: list[float | None]
     update_norms: list[float]
     previous_validation_loss: float | None
     validation_loss: float | None
     best_validation_loss: float | None = Field(description="of the rounds before")
     weights_sha256: str
+    sent: list[bool] = Field([], description="whose update arrived; not there: of those who have losses")
 
 
 class Utilities(Schema):
@@ -218,7 +219,11 @@ def _client(row: tuple) -> dict[str, Any]:
     }
 
 
-@router.get("/{simulation_id}/rounds/{number}/evidence/", response={200: EvidenceOut, 404: Problem, 409: Problem})
+@router.get(
+    "/{simulation_id}/rounds/{number}/evidence/",
+    response={200: EvidenceOut, 404: Problem, 409: Problem},
+    exclude_unset=True,
+)
 def evidence(request: HttpRequest, simulation_id: SimulationId, number: RoundNumber):
     """All that the payments of a round rest on, with its hashes; docs/verify_payment.py derives them from it again."""
     simulation = found(request, simulation_id)
@@ -255,7 +260,7 @@ def evidence(request: HttpRequest, simulation_id: SimulationId, number: RoundNum
         "simulation": simulation.pk,
         "round": row.number,
         "scheme": simulation.scheme,
-        "facts": dataclasses.asdict(facts),
+        "facts": facts.to_dict(),
         "facts_sha256": facts.sha256() if is_told else None,
         "economies": told,
         "utilities": _utilities(row, {each["utilities_sha256"] for each in told} - {None}),

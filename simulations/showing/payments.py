@@ -234,14 +234,14 @@ def _share_of(
 ) -> dict[str, Any]:
     """A client's share of the pool: its formula with the numbers put in, before and after rounding."""
     rule, to_split = economy["reward_rule"], paid.pool - paid.burned
-    sent = [loss is not None for loss in facts.losses_before] if simulation.scheme >= 3 else [True] * len(facts.cohort)
+    sent = facts.arrived if simulation.scheme >= 3 else [True] * len(facts.cohort)
     found = weights_of(rule, paid.contributions, sent, place)
     client: dict[str, Any] = {
         "number": facts.cohort[place],
         "reward": paid.shares[place],
         "contribution": paid.contributions[place],
         "error": paid.errors[place] if paid.errors else None,
-        "sent": facts.losses_before[place] is not None,
+        "sent": facts.arrived[place],
         "loss_before": facts.losses_before[place],
         "loss_after": facts.losses_after[place],
         "num_examples": facts.num_examples[place],

@@ -154,7 +154,7 @@ def _job(task: Task, data: Data, config: TrainingConfig, round_number: int) -> J
 
 
 def _update(task: Task, each: Job | None, trained: Trained | None) -> Update:
-    num_examples = len(task.indices)
+    num_examples = task.num_examples
     if each is None or trained is None:
         return Update(client=task.client, num_examples=num_examples, sent=None, loss_before=None, loss_after=None)
     return Update(

@@ -35,7 +35,7 @@ def _update(
     network: nn.Module, weights: Tensor, task: Task, data: Data, config: TrainingConfig, round_number: int
 ) -> Update:
     """One client's answer, or a TrainingError that names client, round and cause."""
-    num_examples = len(task.indices)
+    num_examples = task.num_examples
     try:
         todo = work(task, data, config, round_number)
         if todo is None:

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training import networks, strategies
+from training import federation, networks, strategies
+from training.answers import Makers
 from training.backends.descent import few_of, rule_of
 from training.card.buffers import RoundBuffers
 from training.card.crowd import Crowd
@@ -24,6 +25,7 @@ from training.card.graphs import Graphs
 from training.card.sheet import Holdings, Sheet, laid_out
 from training.card.steps import steps_for
 from training.card.thin import Thin
+from training.clients import Honest
 from training.events import ClientReport
 from training.federation import Federation
 from training.layers import dense_layers
@@ -80,21 +82,28 @@ class Card:
         whole: bool,
         test: bool,
         after: Callable[[], Sequence[int]] | None = None,
+        step: Tensor | None = None,
     ) -> Played:
         """The cohort trains from the global weights [P], its updates are joined, the new model is evaluated.
 
         `whole` asks for the clients' deltas, `test` for a look at the test set. `after` draws the next round's cohort,
-        where that can be known: its work is laid out while the GPU is busy. TrainingError that names the client
+        where that can be known: its work is laid out while the GPU is busy. `step` [P] is the last global one, for who
+        recalls it; None: zero. TrainingError that names the client
         where a label is no class. Numbers may be infinite: it is for the reader to refuse them.
         """
         begin = perf_counter()
         sheet = self._sheet(cohort, round_number)
         clock = _Clock(self.device)
         weights = self._here(weights)
-        every = whole or strategies.reads_each(self.config)
+        makers = Makers.of(sheet.odd, self.config, round_number)
+        every = whole or strategies.reads_each(self.config) or bool(makers)
         crowd, norms, losses = (self._in_one_step if self._is_thin(sheet, every) else self._trained)(
             sheet, weights, every
         )
+        if makers:
+            crowd, norms = _completed(
+                crowd, norms, sheet, makers, weights.new_zeros(self.size) if step is None else step
+            )
         state = {name: tensor.to(self.device) for name, tensor in strategy_state.items()}
         joined, strategy_state = strategies.join(
             self.config, weights, crowd, int(sheet.num_examples.sum()), dict(state)
@@ -118,7 +127,7 @@ class Card:
         return Played(
             weights=told,
             strategy_state=strategy_state,
-            reports=_reports(sheet, cohort, norms.numpy(), before, after_steps),
+            reports=_reports(sheet, cohort, norms.numpy(), before, after_steps, makers),
             score=_score(scores[:2], num_tests) if test else None,
             validation_loss=validated.loss if validated else None,
             deltas=crowd.deltas if whole else None,
@@ -135,7 +144,8 @@ class Card:
         return self._laid_out(cohort, round_number)
 
     def _laid_out(self, cohort: Sequence[int], round_number: int) -> Sheet:
-        return laid_out(self.holdings, cohort, self.config, round_number, self.batch, self.most, self.draws)
+        odd = federation.odd_tasks(self.federated, cohort, round_number)
+        return laid_out(self.holdings, cohort, self.config, round_number, self.batch, self.most, self.draws, odd)
 
     def _here(self, weights: Tensor) -> Tensor:
         """On the card, where those of the round before are already."""
@@ -211,6 +221,33 @@ class Card:
         return come_back
 
 
+def _completed(crowd: Crowd, norms: Tensor, sheet: Sheet, makers: Makers, step: Tensor) -> tuple[Crowd, Tensor]:
+    """With the updates that are made, see training.answers; the norms of the rows too."""
+    assert crowd.deltas is not None
+    deltas, norms, step = crowd.deltas, norms.clone(), step.to(crowd.deltas)
+    arrived, trained = list(crowd.arrived), sheet.steps[sheet.rows] > 0
+
+    def put(place: int, sent: Tensor) -> None:
+        deltas[place], arrived[place] = sent, True
+        norms[int(sheet.rows[place])] = torch.linalg.vector_norm(sent, dtype=torch.float64)
+
+    def own(place: int) -> Tensor | None:
+        return deltas[place].clone() if trained[place] else None
+
+    for place in makers.senders:
+        put(place, makers.sent(place, step, own(place)))
+    if makers.conspirators:
+        seen = [deltas[place] for place, here in enumerate(arrived) if here and place not in makers.acting]
+        honest = Honest(step, seen)
+        for place in makers.conspirators:
+            put(place, makers.agreed(place, step, own(place), honest))
+    sizes = sheet.num_examples[sheet.rows]
+    mean = torch.zeros_like(step, dtype=torch.float64)
+    for delta, share in zip(deltas, (sizes / sizes.sum()).tolist(), strict=True):
+        mean.add_(delta, alpha=share)
+    return Crowd(mean, deltas, tuple(arrived)), norms
+
+
 class _Clock:
     """What the device has been at, between ticks."""
 
@@ -249,10 +286,11 @@ def _reports(
     norms: NDArray[np.float64],
     before: NDArray[np.float64],
     after: NDArray[np.float64],
+    makers: Makers,
 ) -> list[ClientReport]:
     arrays = (sheet.num_examples, sheet.steps, sheet.efforts, norms, before, after)
     columns = (values[sheet.rows].tolist() for values in arrays)
-    return [
+    reports = [
         _report(
             client=client,
             num_examples=num_examples,
@@ -263,6 +301,12 @@ def _reports(
         )
         for client, num_examples, steps, effort, norm, first, last in zip(cohort, *columns, strict=True)
     ]
+    for place, task in sheet.odd.items():
+        is_made = place in makers.senders or place in makers.conspirators
+        untrained = is_made and reports[place].loss_before is None
+        held = None if task.num_held == task.num_examples else task.num_held
+        reports[place] = dataclasses.replace(reports[place], untrained=untrained, held=held)
+    return reports
 
 
 def _report(**fields: Any) -> ClientReport:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,10 +43,6 @@ class Holdings:
         labels: NDArray[np.int64] = self.data.train_y.numpy()
         return labels
 
-    def task(self, client: int, behaviour: Mapping[str, Any]) -> Task:
-        indices = torch.from_numpy(self.examples[self.starts[client - 1] : self.starts[client]])
-        return Task(client=client, indices=indices, behaviour=behaviour)
-
 
 @dataclass(frozen=True)
 class Stretch:
@@ -65,7 +60,7 @@ class Sheet:
 
     places: NDArray[np.int64]  # [rows], of each row in the cohort
     steps: NDArray[np.int64]  # [rows]; 0 for whom sends nothing
-    num_examples: NDArray[np.int64]  # [rows]
+    num_examples: NDArray[np.int64]  # [rows], that each reports
     efforts: NDArray[np.int64]  # [rows], examples that each trains, as often as they are in a batch
     chunk: int  # rows in each but the last
     firsts: NDArray[np.int64]  # [chunks, steps], the line of a step's first batch
@@ -74,6 +69,7 @@ class Sheet:
     examples: NDArray[np.int32]  # [lines, batch], places in the training set; 0 beyond the width
     labels: NDArray[np.int32]  # [lines, batch]; 0 beyond the width
     updates: dict[int, Callable[[Tensor], Tensor]]  # row -> delta [P] it found -> that it sends, where they differ
+    odd: Mapping[int, Task]  # by place in the cohort, of who has a behaviour
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -101,36 +97,42 @@ def laid_out(
     batch: int,
     most: int,
     draw: Draw = of_clients,
+    odd: Mapping[int, Task] = MappingProxyType({}),
 ) -> Sheet:
-    """The work of a cohort, in batches of up to `batch` examples, no more than `most` clients at a time.
+    """The work of a cohort, in batches of up to `batch` examples, no more than `most` clients at a time. `odd`: of
+    those that have a behaviour, by place.
 
     TrainingError that names the client where a label is no class.
     """
     clients = np.asarray(cohort, dtype=np.int64)
     sizes = holdings.starts[clients] - holdings.starts[clients - 1]
     steps, efforts = -(-sizes // config.batch_size) * config.local_epochs, sizes * config.local_epochs
-    odd: dict[int, Work | None] = {}
-    for place, client in enumerate(cohort) if config.behaviours else ():
-        if client in config.behaviours:
-            task = holdings.task(client, config.behaviours[client])
-            odd[place] = each = work(task, holdings.data, config, round_number)
-            steps[place], efforts[place] = (len(each.widths), sum(each.widths)) if each else (0, 0)
-    sheet = _empty(steps, sizes, efforts, batch, most)
+    reported, works = sizes.copy(), dict[int, Work | None]()
+    for place, task in odd.items():
+        works[place] = each = work(task, holdings.data, config, round_number)
+        steps[place], efforts[place] = (len(each.widths), sum(each.widths)) if each else (0, 0)
+        reported[place] = task.num_examples
+    sheet = _empty(steps, reported, efforts, batch, most, odd)
     rows = sheet.rows
     honest = np.ones(len(clients), np.bool_)
     honest[list(odd)] = False
     for size in np.unique(sizes[honest]).tolist():
         alike = np.flatnonzero(honest & (sizes == size))
         _fill_in(sheet, holdings, clients[alike], rows[alike], size, config, round_number, draw)
-    for place, each in odd.items():
+    for place, each in works.items():
         if each is not None:
-            _fill_in_odd(sheet, holdings, cohort[place], int(rows[place]), each)
+            _fill_in_odd(sheet, odd[place], int(rows[place]), each)
     _refuse_unknown(sheet, clients, holdings.data.info.num_classes, round_number)
     return sheet
 
 
 def _empty(
-    steps: NDArray[np.int64], sizes: NDArray[np.int64], efforts: NDArray[np.int64], batch: int, most: int
+    steps: NDArray[np.int64],
+    reported: NDArray[np.int64],
+    efforts: NDArray[np.int64],
+    batch: int,
+    most: int,
+    odd: Mapping[int, Task],
 ) -> Sheet:
     places = np.argsort(-steps, kind="stable")
     steps, number = steps[places], -(-len(steps) // most)
@@ -152,7 +154,7 @@ def _empty(
     return Sheet(
         places=places,
         steps=steps,
-        num_examples=sizes[places],
+        num_examples=reported[places],
         efforts=efforts[places],
         chunk=chunk,
         firsts=firsts,
@@ -161,6 +163,7 @@ def _empty(
         examples=np.zeros((line, batch), np.int32),
         labels=np.zeros((line, batch), np.int32),
         updates={},
+        odd=odd,
     )
 
 
@@ -193,8 +196,8 @@ def _fill_in(
         sheet.widths[here] = width
 
 
-def _fill_in_odd(sheet: Sheet, holdings: Holdings, client: int, row: int, each: Work) -> None:
-    own = holdings.examples[holdings.starts[client - 1] : holdings.starts[client]]
+def _fill_in_odd(sheet: Sheet, task: Task, row: int, each: Work) -> None:
+    own = task.indices.numpy()
     lines = sheet.lines_of(np.array([row]), len(each.widths))[0]
     for line, order in zip(lines.tolist(), each.batches, strict=True):
         sheet.examples[line, : len(order)] = own[order.numpy()]

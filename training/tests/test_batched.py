@@ -285,7 +285,7 @@ def test_it_streams_a_large_cohort(digits):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "Stack", Counted)
         patch.setattr(dense, "STACK_BYTES", 4 * 650 * 5)
-        tasks = federation.tasks(federated, range(1, 401))
+        tasks = federation.tasks(federated, range(1, 401), 1)
         updates = batched.train(federated.network, federated.untrained, tasks, digits, config, 1, workers=2)
         next(updates)
         updates.close()

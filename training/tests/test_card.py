@@ -17,6 +17,7 @@ from training.events import Log, RoundTrained, TrainingError
 from training.loop import run
 from training.partitions import Holdings
 from training.strategies.averaging import fedavg
+from training.tests.crowd import CROWD
 from training.tests.test_batched import FIELDS, MODELS, in_float64, odd_network
 
 SIZES = (20, 7, 1, 33, 21, 6, 14)
@@ -54,7 +55,7 @@ def played(federated, cohort, *, rounds=1, whole=False, most=None):
 
 
 def by_one(federated, cohort, round_number=1):
-    tasks = federation.tasks(federated, cohort)
+    tasks = federation.tasks(federated, cohort, round_number)
     return list(
         sequential.train(federated.network, federated.untrained, tasks, federated.data, federated.config, round_number)
     )
@@ -67,7 +68,7 @@ def mean(updates, weights):
 
 def agrees(federated, result, updates, near):
     assert (result.weights - mean(updates, federated.untrained)).abs().max() < near
-    tasks = federation.tasks(federated, [update.client for update in updates])
+    tasks = federation.tasks(federated, [update.client for update in updates], 1)
     for report, task, update in zip(result.reports, tasks, updates, strict=True):
         effort = 0 if update.delta is None else clients.effort(task, federated.config, 1)
         assert report.effort == effort
@@ -181,6 +182,24 @@ def test_a_run_on_it_asks_only_those_what_they_do_who_are_not_honest(digits, on_
         held = {report.client: report.num_examples for report in event.reports}
         assert {client for client in efforts if efforts[client] != held[client]} == {5}
         assert 0 < efforts[5] < held[5]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "median"])
+def test_a_run_on_it_makes_up_what_a_run_of_the_reference_makes_up(digits, on_card, strategy):
+    config = dataclasses.replace(CROWD, num_rounds=3, strategy=strategy, scheme=3)
+
+    def rounds(backend):
+        events = run(dataclasses.replace(config, backend=backend), digits, value=lambda trained, games: games.deltas)
+        return [event for event in events if isinstance(event, RoundTrained)]
+
+    for one, two in zip(rounds("auto"), rounds("sequential"), strict=True):
+        assert (one.valued.cpu() - two.valued).abs().max() < 1e-3
+        for here, there in zip(one.reports, two.reports, strict=True):
+            told = dataclasses.replace(there, loss_before=here.loss_before, loss_after=here.loss_after)
+            assert dataclasses.replace(here, update_norm=told.update_norm) == told
+            assert here.update_norm == pytest.approx(there.update_norm, rel=1e-3)
+            assert (here.loss_before is None) is (there.loss_before is None)
+        assert one.validation_loss == pytest.approx(two.validation_loss, rel=1e-3)
 
 
 def worth_alone(trained, games):
