@@ -23,6 +23,7 @@ from fractions import Fraction
 
 DEFAULTS = {"game": "server", "utility": "loss", "utility_weights": "fixed", "pool": {"kind": "improvement"}}
 DEFAULTS |= {"burn_share": 0.0, "budget_tokens": None}
+DEFAULTS |= {"stake": 0.0, "detectors": [], "slashing": [], "slashed_to": "treasury"}
 USUAL = {  # parameters of kinds
     "improvement": {"scaling_factor": 10.0},
     "improvement_each_round": {"scaling_factor": 10.0},
@@ -34,6 +35,9 @@ USUAL = {  # parameters of kinds
     "top_k": {"k": 3},
     "softmax": {"temperature": 1.0},
     "tullock": {"exponent": 2.0},
+    "slashing": {"rate": 1.0},
+    "reputation": {"decay": 0.95, "power": 1.0},
+    "sybil_discount": {"by": "replication"},
 }
 VERSIONS = {"proportional": 2}  # of kinds, where it is not 1
 EXACT = ("shapley", "leave_one_out", "loss_improvement")
@@ -148,8 +152,9 @@ def check(told, asked=None):
     yield f"facts of round {number}", facts["round_number"] == number
     yield "an economy paid", bool(told["economies"])
     contents = {each["sha256"]: base64.b64decode(each["base64"]) for each in told["utilities"] if each["base64"]}
+    contents |= {each["sha256"]: base64.b64decode(each["base64"]) for each in told["products"] if each["base64"]}
     for name, content in contents.items():
-        yield f"utilities {name}", sha256(content) == name
+        yield f"utilities or products {name}", sha256(content) == name
     for economy in told["economies"]:
         yield from check_economy(economy, facts, told["facts_sha256"], simulation, contents)
     ledgers = [economy["ledger"] for economy in told["economies"]]
@@ -162,6 +167,7 @@ def check_economy(economy, facts, facts_sha256, simulation, contents):
         raise NothingToCheck(f"Of {label} no transaction is told: it posted nothing for this round.")
     payment = {name: economy[name] for name in ("contributions", "errors", "pool", "minted", "burned", "shares")}
     payment |= {name: economy[name] for name in ("utilities_sha256", "state")}
+    payment |= {name: economy[name] for name in ("slashed", "scores", "products_sha256") if economy[name]}
     derived = sha256(b"fedsite economy 1\n", encode(payment | {"specification": economy["hashed"]}))
     yield f"economy hash of {label}", derived == economy["economy_sha256"]
     memo = {"round": number, "facts_sha256": facts_sha256, "economy_sha256": derived}
@@ -173,9 +179,13 @@ def check_economy(economy, facts, facts_sha256, simulation, contents):
     is_own = re.fullmatch(own, posted["ledger"]) and posted["ledger"] == economy["ledger"]
     is_reward = (posted["key"], posted["reverses"]) == (f"round:{number}:reward", None)
     yield f"ledger of {label}", bool(is_own and is_reward)
-    moved = [["mint", "treasury", economy["minted"], "pool"], ["treasury", "burn", economy["burned"], "burn"]]
+    moved = [["mint", f"client:{client}", stake, "endowment"] for client, stake in economy["stakes"]]
+    moved += [[f"client:{client}", f"stake:{client}", stake, "stake"] for client, stake in economy["stakes"]]
+    moved += [["mint", "treasury", economy["minted"], "pool"], ["treasury", "burn", economy["burned"], "burn"]]
     paid = zip(facts["cohort"], economy["shares"], strict=True)
     moved += [["treasury", f"client:{client}", share, "reward"] for client, share in paid]
+    lost = zip(facts["cohort"], economy["slashed"] or [0] * len(facts["cohort"]), strict=True)
+    moved += [[f"stake:{client}", specification["slashed_to"], each, "slash"] for client, each in lost]
     yield f"transfers of {label}", posted["transfers"] == [each for each in moved if each[2]]
     body = {"version": 1} | {name: posted[name] for name in ("sequence", "key", "description", "memo")}
     body |= {name: posted[name] for name in ("reverses", "transfers")}
@@ -186,6 +196,8 @@ def check_economy(economy, facts, facts_sha256, simulation, contents):
     kind = specification["valuation"]["kind"]
     sent = facts.get("sent", [loss is not None for loss in facts["losses_before"]])
     content = contents.get(economy["utilities_sha256"])
+    if economy["products_sha256"] is not None:
+        yield f"products of {label} are told", economy["products_sha256"] in contents
     if economy["utilities_sha256"] is not None or kind in EXACT:
         yield f"utilities of {label} are told, neither pruned nor too large", content is not None
     if kind in EXACT and content is not None:

@@ -5,7 +5,10 @@ Adding one is a function in its family's module and a `Kind` here.
 
 from __future__ import annotations
 
-from kinds import Kind, number, register, whole
+from kinds import Kind, choice, number, register, whole
+
+# Traits of valuations, rules and detectors: `products`, it asks for products of the round's updates (see
+# incentives.products); besides, where these have to be kept from round to round: `summed`, `previous_step`.
 
 # Traits of valuations: `no_game`, it asks no coalition what it is worth.
 register(
@@ -209,5 +212,99 @@ register(
         source="Tullock 1980",
         code="incentives.rules:tullock",
         parameters={"exponent": number(2.0, "The power; 0 is alike for all above 0", minimum=0.0, maximum=10.0)},
+    ),
+    Kind(
+        family="rule",
+        name="slashing",
+        help="Proportional, and contributions below 0 cost stake, by the client's share of the examples",
+        source="ours",
+        code="incentives.rules:slashing",
+        parameters={"rate": number(1.0, "What is lost over the client's share of the pool", minimum=0.0, maximum=1e6)},
+    ),
+    Kind(
+        family="rule",
+        name="reputation",
+        help="In proportion to contributions above 0 times what the client was worth in earlier rounds",
+        source="after Xu et al. 2021, section 4",
+        code="incentives.rules:reputation",
+        parameters={
+            "decay": number(0.95, "What of a reputation is left after a round", minimum=0.0, maximum=1.0),
+            "power": number(1.0, "The power of the reputation; 0 is proportional", minimum=0.0, maximum=10.0),
+        },
+    ),
+    Kind(
+        family="rule",
+        name="sybil_discount",
+        help="Proportional, less the more a client's updates are like another's; the rest stays in the treasury",
+        source="Fung et al. 2020, algorithm 1; Agarwal et al. 2019, section 4.3",
+        code="incentives.rules:sybil_discount",
+        parameters={
+            "by": choice(
+                "replication",
+                "replication: by how alike this round's updates are; foolsgold: all those sent so far",
+                choices=("replication", "foolsgold"),
+            )
+        },
+        traits=frozenset({"products", "summed"}),
+    ),
+)
+
+register(
+    Kind(
+        family="detector",
+        name="norm",
+        help="How far an update's length is from the median length",
+        source="ours",
+        code="incentives.detectors:norm",
+    ),
+    Kind(
+        family="detector",
+        name="replay",
+        help="How much an update is like the server's last step",
+        source="Lin et al. 2019, attack II",
+        code="incentives.detectors:replay",
+        traits=frozenset({"products", "previous_step"}),
+    ),
+    Kind(
+        family="detector",
+        name="foolsgold",
+        label="FoolsGold",
+        help="How much the updates sent so far are like another's",
+        source="Fung et al. 2020, algorithm 1",
+        code="incentives.detectors:foolsgold",
+        traits=frozenset({"products", "summed"}),
+    ),
+    Kind(
+        family="detector",
+        name="fltrust",
+        label="FLTrust",
+        help="How far an update's direction is from that of a model trained on the server's own examples",
+        source="Cao et al. 2021, equation 2",
+        code="incentives.detectors:fltrust",
+        traits=frozenset({"products"}),
+    ),
+    Kind(
+        family="detector",
+        name="direction",
+        help="How far an update's direction is from that of the server's step",
+        source="ours",
+        code="incentives.detectors:direction",
+        traits=frozenset({"products"}),
+    ),
+    Kind(
+        family="detector",
+        name="loss_worsening",
+        help="How much worse an update alone makes the model",
+        source="ours",
+        code="incentives.detectors:loss_worsening",
+        traits=frozenset({"products"}),
+    ),
+    Kind(
+        family="detector",
+        name="spectral",
+        help="A client's share of the updates' largest principal component",
+        source="Shejwalkar & Houmansadr 2021, section 5.2",
+        code="incentives.detectors:spectral",
+        traits=frozenset({"products"}),
     ),
 )

@@ -39,10 +39,10 @@ class RuleFacts:
     contributions: tuple[float, ...]  # finite; 0.0 for who sent nothing
     num_examples: tuple[int, ...]  # that they report
     balances: tuple[int, ...] = ()
-    stakes: tuple[int, ...] = ()
+    stakes: tuple[int, ...] = ()  # before the round
     scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by detector
     bids: tuple[int, ...] = ()
-    products: Any = None
+    products: Any = None  # see incentives.products
     sent: tuple[bool, ...] = ()  # who sent something; empty: all of them
 
     @property
@@ -58,7 +58,22 @@ class ValuationFacts:
     clients: tuple[int, ...]  # the cohort's numbers, ascending
     players: tuple[int, ...]  # of them, who sent something: the game's players, in its order
     num_examples: NDArray[np.int64]  # [n] of the players
-    products: Any = None
+    products: Any = None  # of the cohort, see incentives.products
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorFacts:
+    """What a detector sees of a round; everything in the order of `clients`."""
+
+    round_number: int
+    clients: tuple[int, ...]  # the cohort's numbers, ascending
+    num_examples: tuple[int, ...]  # that they report
+    sent: tuple[bool, ...]  # who sent something
+    losses_before: tuple[float | None, ...]  # as the clients report them
+    losses_after: tuple[float | None, ...]
+    update_norms: tuple[float, ...]
+    previous_validation_loss: float | None
+    products: Any  # see incentives.products
 
 
 @dataclass(frozen=True)
@@ -80,8 +95,9 @@ class Values:
     state: State = field(default_factory=dict)
 
 
-def check_payment(payment: object, num_clients: int, pool: int) -> Payment:
-    """The payment, where it may be posted; ValueError says what is wrong with it."""
+def check_payment(payment: object, num_clients: int, pool: int, stakes: Sequence[int] = ()) -> Payment:
+    """The payment, where it may be posted; ValueError says what is wrong with it. `stakes`: of each client, all that
+    it can lose; empty: nothing."""
     if not isinstance(payment, Payment):
         raise ValueError(f"a rule gives a Payment, not {type(payment).__name__}")
     shares, burned = list(payment.shares), payment.burned
@@ -93,8 +109,12 @@ def check_payment(payment: object, num_clients: int, pool: int) -> Payment:
             raise ValueError(f"{what} is {share!r}, not a whole number of micro-tokens from 0")
     if sum(shares) + burned > pool:
         raise ValueError(f"{sum(shares) + burned:,} micro-tokens are paid and burned of a pool of {pool:,}")
-    if payment.slashed is not None and any(payment.slashed):
-        raise ValueError("stakes are slashed where there are none")
+    slashed = list(payment.slashed or ())
+    if slashed and len(slashed) != num_clients:
+        raise ValueError(f"{len(slashed)} stakes are slashed for {num_clients} clients")
+    for place, (lost, stake) in enumerate(zip(slashed, stakes or [0] * num_clients, strict=False)):
+        if isinstance(lost, bool) or not isinstance(lost, int) or not 0 <= lost <= stake:
+            raise ValueError(f"stake number {place + 1} loses {lost!r}, not whole micro-tokens from 0 to {stake:,}")
     check_state(payment.state)
     return payment
 

@@ -29,6 +29,7 @@ from incentives.errors import (
     SupplyExhausted,
 )
 from incentives.models import MAX_SUPPLY, MINT, TREASURY, Account, Ledger, Transaction, Transfer
+from incentives.rewards import MAX_TRANSFERS
 from incentives.verification import Verification, verify
 
 __all__ = [
@@ -45,10 +46,10 @@ __all__ = [
     "open_ledger",
     "post",
     "reverse",
+    "stake_account",
     "verify",
 ]
 
-MAX_TRANSFERS = 16_000  # of a transaction; 10,000 clients and their pool fit, and so do SQLite's 32,766 parameters
 ROWS = 5_000  # of transfers in a statement, six parameters each
 LEDGER_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 ACCOUNT_NAME = re.compile(r"[a-z]{1,32}(?::([1-9][0-9]{0,18}))?")
@@ -59,6 +60,10 @@ REVERSAL = "reverse:"  # keys of reversals; nobody else's
 
 def client_account(number: int) -> str:
     return f"client:{number}"
+
+
+def stake_account(number: int) -> str:
+    return f"stake:{number}"
 
 
 def open_ledger(name: str, *, is_shadow: bool = False) -> Ledger:

@@ -32,6 +32,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FACTS, ECONOMY = b"fedsite facts 1\n", b"fedsite economy 1\n"
+LATER = ("slashed", "scores", "products_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +88,15 @@ class Paid:
     errors: tuple[float, ...] | None = None  # standard errors of the contributions, where they are estimated
     utilities_sha256: str | None = None  # of the coalitions that it asked for, see incentives.valuation.evidence
     state: Mapping[str, Any] = field(default_factory=dict)  # what it keeps for the next round
+    slashed: tuple[int, ...] | None = None  # that stakes lose; None where nobody has one
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by detector
+    products_sha256: str | None = None  # of the products that it asked for, see incentives.products
 
     def sha256(self, specification: Mapping[str, Any]) -> str:
-        """With the economy's specification in its hashed form."""
-        return hashlib.sha256(ECONOMY + encode({"specification": specification, **asdict(self)})).hexdigest()
+        """With the economy's specification in its hashed form. What came after the first of these hashes is left out
+        where it is empty."""
+        found = {name: value for name, value in asdict(self).items() if value or name not in LATER}
+        return hashlib.sha256(ECONOMY + encode({"specification": specification, **found})).hexdigest()
 
 
 def encode(value: Any) -> bytes:

@@ -3,7 +3,7 @@
 A rule is here a function (facts, pool) -> Payment; `bound` makes one of a kind's code, which starts without a state.
 Rounds are those of up to four clients with small whole contributions; smaller is fewer clients, then a smaller sum of
 what they contribute. None says that none was found among these, not that there is none. Cost: at most some thousand
-payments a property. Pure: standard library.
+payments a property. Updates have nothing in common. Pure.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from incentives.economy import Payment, RuleFacts
+from incentives.products import unlike
 
 Rule = Callable[[RuleFacts, int], Payment]
 Contributions = tuple[float, ...]
@@ -57,6 +58,7 @@ def paid(
         contributions=contributions,
         num_examples=(100,) * len(contributions),
         sent=sent,
+        products=unlike(len(contributions)),
     )
     return list(rule(facts, pool).shares)
 

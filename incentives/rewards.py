@@ -8,6 +8,7 @@ from math import isfinite, lcm
 
 MICROTOKENS = 1_000_000  # in a token
 MOST_MICROTOKENS = 2**53 - 1  # beyond it JSON readers lose units
+MAX_TRANSFERS = 16_000  # of a transaction; 10,000 clients and their pool fit, and so do SQLite's 32,766 parameters
 
 
 def largest_remainder(weights: Sequence[Fraction | int], pool: int, *, turn: int = 0) -> list[int]:

@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
+import numpy as np
+
 from incentives import rewards
+from incentives.detectors import foolsgold_weights, replication_discounts
 from incentives.economy import Payment, RuleFacts, State
 
 DIGITS = Context(prec=30, rounding=ROUND_HALF_EVEN, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])
@@ -106,6 +109,74 @@ def tullock(facts: RuleFacts, pool: int, state: State, *, exponent: float) -> Pa
             for gain in worth
         ]
     return split(weights, facts, pool, state)
+
+
+def slashing(facts: RuleFacts, pool: int, state: State, *, rate: float) -> Payment:
+    """`proportional`, and a contribution below 0 costs stake: `rate` x the pool x the client's share of the round's
+    examples, rounded down, at most what it has at stake."""
+    paid = proportional(facts, pool, state)
+    total = sum(facts.num_examples)
+    lost = [
+        min(stake, int(Fraction(str(rate)) * pool * size / total)) if contribution < 0 and sent else 0
+        for stake, size, contribution, sent in zip(
+            facts.stakes or (0,) * len(facts.clients),
+            facts.num_examples,
+            facts.contributions,
+            facts.active,
+            strict=True,
+        )
+    ]
+    return Payment(paid.shares, slashed=lost, state=state)
+
+
+FULL = 1_000_000  # a reputation of 1, in which everybody begins
+
+
+def reputation(facts: RuleFacts, pool: int, state: State, *, decay: float, power: float) -> Payment:
+    """In proportion to the contribution above 0 x reputation^power, the reputation being the one before the round.
+
+    It begins at 1 and moves each round towards the client's share of the contributions above 0, times the number of
+    those who sent something, at most 1: decay x what it was + (1 - decay) x this. So who is worth an equal share keeps
+    it, and who takes part and gives nothing loses 1 - decay of it a round. Kept in whole millionths. Source: after the
+    reputation of Xu et al. 2021 (CGSV), section 4, of shares in place of cosines.
+    """
+    worth, kept = gains(facts), Fraction(str(decay))
+    known = state.get("reputation", {})
+    before = [int(known.get(str(client), FULL)) for client in facts.clients]
+    strength = Fraction(str(power))
+    if strength.denominator == 1:
+        trust = [Fraction(each, FULL) ** strength.numerator for each in before]
+    else:
+        trust = [
+            Fraction(DIGITS.exp(DIGITS.multiply(_decimal(strength), DIGITS.ln(_decimal(Fraction(each, FULL))))))
+            if each
+            else Fraction()
+            for each in before
+        ]
+    total, active = sum(worth), sum(facts.active)
+    after = {
+        str(client): round(kept * old + (1 - kept) * FULL * (min(Fraction(1), gain * active / total) if total else 0))
+        for client, old, gain in zip(facts.clients, before, worth, strict=True)
+    }
+    merged = {client: each for client, each in {**known, **after}.items() if each != FULL}
+    weights = [gain * each for gain, each in zip(worth, trust, strict=True)]
+    return split(weights, facts, pool, {"reputation": merged} if merged else {})
+
+
+def sybil_discount(facts: RuleFacts, pool: int, state: State, *, by: str) -> Payment:
+    """`proportional`, and of each share the part that a discount leaves, from 0 to 1; the rest stays in the treasury.
+
+    by `foolsgold`: the weight of FoolsGold, over updates summed since the first round (Fung et al. 2020, algorithm 1);
+    by `replication`: 2^-(sum of cosines above 0 with the others' updates) (Agarwal et al. 2019, section 4.3).
+    """
+    sent, worth = np.asarray(facts.active, np.bool_), gains(facts)
+    if by == "foolsgold":
+        found = foolsgold_weights(facts.products["summed"], sent)
+    else:
+        found = replication_discounts(facts.products["updates"], sent)
+    weights = [gain * Fraction(each) for gain, each in zip(worth, found.tolist(), strict=True)]
+    total = sum(worth)
+    return split(weights, facts, int(pool * sum(weights) / total) if total else 0, state)
 
 
 def gains(facts: RuleFacts) -> list[Fraction]:

@@ -18,8 +18,9 @@ FAMILIES: dict[str, str] = {  # and what its members decide
     "valuation": "how a client's contribution is measured",
     "pool": "how many tokens a round pays",
     "rule": "how the pool is split over the contributions",
+    "detector": "what points at clients that may not play fair",
 }
-PLUGGABLE = ("model", "behaviour", "strategy", "valuation", "pool", "rule")
+PLUGGABLE = ("model", "behaviour", "strategy", "valuation", "pool", "rule", "detector")
 
 _built_in: dict[str, dict[str, Kind]] = {name: {} for name in FAMILIES}
 _plugged: dict[str, Mapping[str, Kind]] = {}

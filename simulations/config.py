@@ -10,14 +10,14 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import incentives.catalogue  # noqa: F401  the kinds of valuations, pools and rules
 import kinds
-from incentives.rewards import MICROTOKENS, MOST_MICROTOKENS
-from incentives.specification import Specification
+from incentives.rewards import MAX_TRANSFERS, MICROTOKENS, MOST_MICROTOKENS
+from incentives.specification import STRUCTURED, Members, Specification, differing, plain
 from kinds import Choice, ConfigError
 from kinds.parameter import shown
 from training.config import (
@@ -95,6 +95,24 @@ class IncentiveConfig:
         ),
         group="Incentives",
     )
+    stake: float = option(
+        kinds.number(
+            0.0,
+            "Tokens that each data holder has at stake from the start, divided over its identities",
+            minimum=0.0,
+            maximum=1_000_000.0,
+        ),
+        group="Incentives",
+    )
+    detectors: tuple[Choice, ...] = structured(
+        tuple, "What scores clients in each round by how suspicious they are", group="Incentives"
+    )
+    slashing: tuple[Mapping[str, Any], ...] = structured(
+        tuple, "Which detector's score, above what, costs which share of the stake", group="Incentives"
+    )
+    slashed_to: str = option(
+        kinds.choice("treasury", "Where lost stakes go", choices=("treasury", "burn")), group="Incentives"
+    )
     shadows: tuple[Mapping[str, Any], ...] = structured(
         tuple, "Economies beside the paying one, on the same training", group="Incentives"
     )
@@ -118,6 +136,8 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
     first: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
 
     def _checked(self, field: dataclasses.Field[Any], value: Any) -> Any:
+        if field.name in STRUCTURED:
+            return STRUCTURED[field.name](value)
         return _shadows(value) if field.name == "shadows" else super()._checked(field, value)
 
     def _conflicts(self) -> dict[str, str]:
@@ -130,6 +150,21 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
                     errors.setdefault("shadows", f"{label}: {name}: {text}")
         if self.validation_size == 0 and self.is_valued:
             errors["validation_size"] = "0 leaves nothing to measure contributions with; set valuation to none"
+        _, paying = self.economies[0]
+        wants = {
+            "balances": ("by_balance reads what clients earn, and nothing is paid", paying.is_valued),
+            "stakes": (
+                "by_stake reads what clients have at stake, and stake is 0",
+                paying.is_valued and paying.stake > 0,
+            ),
+            "reputation": (
+                f"by_reputation reads what the rule reputation keeps; this one is {paying.reward_rule.kind}",
+                paying.is_valued and paying.reward_rule.kind == "reputation",
+            ),
+        }
+        for trait, (text, there) in wants.items():
+            if self.sampler.has(trait) and not there:
+                errors["sampler"] = text
         return errors
 
     def _unaffordable(self, economy: Specification) -> dict[str, str]:
@@ -143,6 +178,20 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
             errors["game"] = (
                 f"the game of {self.strategy.kind} compares every two updates, of at most {MOST_COMPARED:,} clients a "
                 f"round; this one has {self.cohort_size:,}. Take fedavg, or a smaller fraction_fit"
+            )
+        if twice := differing(economy.detectors, economy.slashing):
+            errors["slashing"] = f"{twice} is there with other parameters"
+        if economy.is_valued and economy.slashing and not economy.stake:
+            errors["slashing"] = "nothing is at stake; set stake"
+        if economy.asks_products and self.cohort_size > MOST_COMPARED:
+            errors["detectors" if economy.scorers else "reward_rule"] = (
+                f"every two updates are compared, of at most {MOST_COMPARED:,} clients a round; this one has "
+                f"{self.cohort_size:,}. Take a smaller fraction_fit"
+            )
+        if economy.stake and economy.is_valued and 2 * self.num_clients + self.cohort_size + 8 > MAX_TRANSFERS:
+            errors["stake"] = (
+                f"{self.num_clients:,} stakes do not fit into the first round's transaction of at most "
+                f"{MAX_TRANSFERS:,} transfers"
             )
         supply, tokens = MOST_MICROTOKENS / MICROTOKENS, scheduled_tokens(economy.pool, self.num_rounds)
         is_bounded = economy.budget_tokens is not None or not economy.is_valued
@@ -200,6 +249,25 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         return any(economy.asks_game for _, economy in self.economies)
 
     @property
+    def looks(self) -> bool:
+        """Whether anything is asked about a round's updates."""
+        return self.asks_game or any(economy.asks_products for _, economy in self.economies)
+
+    @property
+    def keeps(self) -> frozenset[str]:
+        """What a training must keep from round to round for its economies, see Specification.keeps."""
+        return frozenset().union(*(economy.keeps for _, economy in self.economies))
+
+    def members(self, *, is_paying: bool) -> Members:
+        """Who takes part, as an economy knows it."""
+        return Members(num_clients=self.num_clients, balances=is_paying and self.sampler.has("balances"))
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether the paying economy decides who is sampled."""
+        return any(self.sampler.has(trait) for trait in ("balances", "stakes", "reputation"))
+
+    @property
     def is_averaged(self) -> bool:
         """Whether the server makes the model of plain federated averaging."""
         return self.strategy.has("averaged")
@@ -208,7 +276,7 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
     def plugins(self) -> dict[str, str]:
         """Source hashes by the ids of the plug-ins in use; empty texts where they are not filled in yet."""
         of_shadows = [value for entry in self.shadows for value in entry.values()]
-        choices = [choice for choice in (*vars(self).values(), *of_shadows) if isinstance(choice, Choice)]
+        choices = [choice for value in (*vars(self).values(), *of_shadows) for choice in _choices_in(value)]
         found = {choice.kind: choice.source_sha256 for choice in choices}
         found |= {
             given["kind"]: given.get("source_sha256", "") for given in (*self.behaviours.values(), *self.population)
@@ -246,6 +314,8 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         for name, field in FIELDS.items():
             if field.metadata["family"] and name in nested:
                 nested[name] = kinds.checked(field.metadata["family"], nested[name], name, recorded=True)
+        for name, check in STRUCTURED.items():
+            nested[name] = check(nested.get(name, ()), recorded=True)
         nested["shadows"] = _shadows(nested.get("shadows", ()), recorded=True)
         return cls(**nested, scheme=scheme, first=dict(values) if scheme == 1 else None)
 
@@ -288,6 +358,8 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
                 )
             elif name == "population":
                 hashed |= {name: [_unusual(given) for given in values[name]]} if values[name] else {}
+            elif name in STRUCTURED:
+                hashed |= {name: plain(getattr(self, name), hashes=True)} if values[name] else {}
             elif name == "shadows":
                 shadows = [{"label": label, **economy.hashed()} for label, economy in self.economies[1:]]
                 hashed |= {name: shadows} if shadows else {}
@@ -298,7 +370,8 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
     def training_sha256(self) -> str:
         """The same of what training alone reads: equal ones are one training, whatever is paid for it."""
         hashed = self.hashed()
-        of_training = {name: hashed[name] for name in ("scheme", *TRAINING_FIELDS) if name in hashed}
+        read = ("scheme", *TRAINING_FIELDS, *(OF_AN_ECONOMY if self.feeds_back else ()))
+        of_training = {name: hashed[name] for name in read if name in hashed}
         text = json.dumps(of_training, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -336,7 +409,9 @@ def _shadows(value: Any, *, recorded: bool = False) -> tuple[dict[str, Any], ...
                 raise ValueError(f"{label}: an economy has no {shown(name)}; it has {', '.join(OF_AN_ECONOMY)}")
             metadata = OF_AN_ECONOMY[name].metadata
             try:
-                if metadata["family"]:
+                if name in STRUCTURED:
+                    found[label][name] = STRUCTURED[name](given, recorded=recorded)
+                elif metadata["family"]:
                     found[label][name] = kinds.checked(metadata["family"], given, name, recorded=recorded)
                 else:
                     found[label][name] = metadata["parameter"].check(given)
@@ -345,6 +420,16 @@ def _shadows(value: Any, *, recorded: bool = False) -> tuple[dict[str, Any], ...
             except ValueError as error:
                 raise ValueError(f"{label}: {name}: {error}") from None
     return tuple(found.values())
+
+
+def _choices_in(value: Any) -> Iterator[Choice]:
+    if isinstance(value, Choice):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _choices_in(each)
+    elif isinstance(value, Mapping):
+        yield from _choices_in(tuple(value.values()))
 
 
 def _unusual(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from django.db.models import Case, CharField, F, PositiveIntegerField, Value, When
@@ -17,6 +18,7 @@ from incentives.ledger import Posting
 from incentives.memo import Paid
 from incentives.models import Evidence, Transaction
 from incentives.specification import Specification
+from simulations.config import SimulationConfig
 from simulations.models import Round, Shadow, ShadowRound, Simulation
 from simulations.running import events
 
@@ -48,15 +50,48 @@ def memo(number: int, facts_sha256: str, economy: Specification, paid: Paid) -> 
     return {"round": number, "facts_sha256": facts_sha256, "economy_sha256": paid.sha256(economy.hashed())}
 
 
-def posting(ledger_id: int, number: int, clients: Sequence[int], paid: Paid, memo: Mapping[str, int | str]) -> Posting:
-    """A round's transaction: what is minted goes into the treasury, which burns and pays; one without transfers where
-    there is nothing to move."""
+def at_stake(simulation: Simulation, economy: Specification) -> dict[str, Any]:
+    """What `posting` is told of an economy's stakes."""
+    if not economy.stake:
+        return {}
+    config = SimulationConfig.from_record(simulation.config, simulation.scheme)
+    return {"stakes": config.members(is_paying=False).stakes(economy), "slashed_to": economy.slashed_to}
+
+
+def posting(
+    ledger_id: int,
+    number: int,
+    clients: Sequence[int],
+    paid: Paid,
+    memo: Mapping[str, int | str],
+    *,
+    stakes: Mapping[int, int] = MappingProxyType({}),
+    slashed_to: str = "treasury",
+) -> Posting:
+    """A round's transaction: what is minted goes into the treasury, which burns and pays, and stakes lose what they
+    lose; one without transfers where there is nothing to move. `stakes`: by client, what each has from the start; in
+    the first round it is minted to the client and put at stake."""
+    endowed = stakes.items() if number == 1 else ()
     moved = [
+        *(
+            ledger.Entry(debit="mint", credit=ledger.client_account(client), amount=amount, code="endowment")
+            for client, amount in endowed
+        ),
+        *(
+            ledger.Entry(
+                debit=ledger.client_account(client), credit=ledger.stake_account(client), amount=amount, code="stake"
+            )
+            for client, amount in endowed
+        ),
         ledger.Entry(debit="mint", credit="treasury", amount=paid.minted, code="pool"),
         ledger.Entry(debit="treasury", credit="burn", amount=paid.burned, code="burn"),
         *(
             ledger.Entry(debit="treasury", credit=ledger.client_account(client), amount=amount, code="reward")
             for client, amount in zip(clients, paid.shares, strict=True)
+        ),
+        *(
+            ledger.Entry(debit=ledger.stake_account(client), credit=slashed_to, amount=amount, code="slash")
+            for client, amount in zip(clients, paid.slashed or (), strict=paid.slashed is not None)
         ),
     ]
     return Posting(
@@ -79,6 +114,9 @@ def paid_by(made: events.ShadowRound | ShadowRound) -> Paid:
         shares=tuple(made.rewards),
         utilities_sha256=made.evidence_sha256 or None,
         state=made.economy_state,
+        slashed=None if made.slashed is None else tuple(made.slashed),
+        scores={name: tuple(map(float, scores)) for name, scores in made.scores.items()},
+        products_sha256=made.products_sha256 or None,
     )
 
 
@@ -118,29 +156,39 @@ def record(made: Sequence[tuple[Shadow, Paid]], number: int, clients: Sequence[i
             burned_microtokens=paid.burned,
             evidence_sha256=paid.utilities_sha256 or "",
             economy_state=dict(paid.state),
+            slashed=None if paid.slashed is None else list(paid.slashed),
+            scores={name: list(scores) for name, scores in paid.scores.items()},
+            products_sha256=paid.products_sha256 or "",
         )
         for shadow, paid in made
     )
     parts = [
         part
         for shadow, paid in made
-        for client, worth, error, share in zip(
-            clients, paid.contributions, paid.errors or [None] * len(clients), paid.shares, strict=True
+        for client, worth, error, share, lost in zip(
+            clients,
+            paid.contributions,
+            paid.errors or [None] * len(clients),
+            paid.shares,
+            paid.slashed or [0] * len(clients),
+            strict=True,
         )
-        for part in (shadow.pk, client, worth, None if error is None else error * error, share)
+        for part in (shadow.pk, client, worth, None if error is None else error * error, share, lost)
     ]
-    width = 5 * 2_000  # of SQLite's 32,766 parameters
+    width = 6 * 2_000  # of SQLite's 32,766 parameters
     for batch in (parts[start : start + width] for start in range(0, len(parts), width)):
-        rows = ", ".join(["(%s, %s, %s, %s, %s)"] * (len(batch) // 5))
+        rows = ", ".join(["(%s, %s, %s, %s, %s, %s)"] * (len(batch) // 6))
         ledger.query(
             "INSERT INTO simulations_shadowclient "
-            f"(shadow_id, number, contribution, contribution_variance, reward_microtokens) VALUES {rows} "
+            "(shadow_id, number, contribution, contribution_variance, reward_microtokens, slashed_microtokens) "
+            f"VALUES {rows} "
             "ON CONFLICT (shadow_id, number) DO UPDATE SET "
             "contribution = simulations_shadowclient.contribution + excluded.contribution, "
             "contribution_variance = coalesce(simulations_shadowclient.contribution_variance "
             "+ excluded.contribution_variance, simulations_shadowclient.contribution_variance, "
             "excluded.contribution_variance), "
-            "reward_microtokens = simulations_shadowclient.reward_microtokens + excluded.reward_microtokens",
+            "reward_microtokens = simulations_shadowclient.reward_microtokens + excluded.reward_microtokens, "
+            "slashed_microtokens = simulations_shadowclient.slashed_microtokens + excluded.slashed_microtokens",
             *batch,
         )
     for shadow, paid in made:

@@ -189,6 +189,7 @@ class Client(models.Model):
         null=True, help_text="sum over rounds of the squares of standard errors; null where nothing is estimated"
     )
     reward_microtokens = models.BigIntegerField(default=0, help_text="sum over rounds")
+    slashed_microtokens = models.BigIntegerField(default=0, db_default=0, help_text="that its stake lost, over rounds")
 
     class Meta:
         constraints = [  # noqa: RUF012
@@ -226,6 +227,15 @@ class Round(models.Model):
         blank=True,
         help_text="what valuation, pool and rule keep for the next round",
     )
+    scores = models.JSONField(
+        default=dict,
+        db_default=Value({}, models.JSONField()),
+        blank=True,
+        help_text="by detector, of the cohort, ascending client numbers",
+    )
+    products_sha256 = models.CharField(
+        max_length=64, blank=True, default="", db_default="", help_text="of the products that its economy asked for"
+    )
     weights_sha256 = models.CharField(max_length=64)
     checkpoint_sha256 = models.CharField(max_length=64, blank=True)
     train_seconds = models.FloatField()
@@ -261,6 +271,7 @@ class Contribution(models.Model):
     value = models.FloatField(null=True, help_text="null without a valuation")
     error = models.FloatField(null=True, help_text="standard error, where the value is estimated")
     reward_microtokens = models.BigIntegerField()
+    slashed_microtokens = models.BigIntegerField(null=True, help_text="that its stake lost; null without stakes")
     loss_before = models.FloatField(null=True)
     loss_after = models.FloatField(null=True)
     update_norm = models.FloatField()
@@ -318,6 +329,11 @@ class ShadowRound(models.Model):
     burned_microtokens = models.BigIntegerField()
     evidence_sha256 = models.CharField(max_length=64, blank=True, db_index=True)
     economy_state = models.JSONField(default=dict, blank=True, help_text="what it keeps for the next round")
+    slashed = models.JSONField(null=True, help_text="micro-tokens that stakes lost; null without stakes")
+    scores = models.JSONField(
+        default=dict, db_default=Value({}, models.JSONField()), blank=True, help_text="by detector"
+    )
+    products_sha256 = models.CharField(max_length=64, blank=True, default="", db_default="")
 
     class Meta:
         constraints = [  # noqa: RUF012
@@ -336,6 +352,7 @@ class ShadowClient(models.Model):
     contribution = models.FloatField(default=0.0)
     contribution_variance = models.FloatField(null=True, help_text="as of a simulation's client")
     reward_microtokens = models.BigIntegerField(default=0)
+    slashed_microtokens = models.BigIntegerField(default=0, db_default=0)
 
     class Meta:
         constraints = [  # noqa: RUF012

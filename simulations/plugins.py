@@ -11,7 +11,7 @@ from extensions import catalogue
 from extensions.models import Source
 from extensions.records import files_of
 from extensions.sources import needed
-from kinds import ConfigError
+from kinds import Choice, ConfigError
 from simulations.config import CHOICES, SimulationConfig
 
 PATIENCE = 20.0  # seconds for the description of a plug-in that has just changed
@@ -41,15 +41,19 @@ def with_todays_sources(config: SimulationConfig) -> SimulationConfig:
         if "/" in choice.kind:
             given[name] = dataclasses.replace(choice, source_sha256=hashed(family, choice.kind, name))
 
-    given["shadows"] = tuple(
-        {
-            name: dataclasses.replace(each, source_sha256=hashed(CHOICES[name], each.kind, "shadows"))
-            if name in CHOICES and "/" in each.kind
-            else each
-            for name, each in entry.items()
-        }
-        for entry in config.shadows
-    )
+    def renewed(value: Any, field: str) -> Any:
+        if isinstance(value, Choice):
+            has_source = "/" in value.kind
+            return (
+                dataclasses.replace(value, source_sha256=hashed(value.family, value.kind, field))
+                if has_source
+                else value
+            )
+        if isinstance(value, Mapping):
+            return {name: renewed(each, field) for name, each in value.items()}
+        return tuple(renewed(each, field) for each in value) if isinstance(value, tuple) else value
+
+    given |= {name: renewed(getattr(config, name), name) for name in ("detectors", "slashing", "shadows")}
 
     def behaviour(values: Mapping[str, Any], field: str) -> dict[str, Any]:
         if "/" not in values["kind"]:

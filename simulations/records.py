@@ -24,6 +24,7 @@ from simulations import economies
 from simulations.config import SimulationConfig
 from simulations.models import Client, Contribution, Round, Shadow, ShadowClient, ShadowRound, Simulation
 
+SUMS = ("number", "contribution", "contribution_variance", "reward_microtokens", "slashed_microtokens")
 SLACK = 1e-9  # of a sum of floats, which depends on the order
 
 
@@ -47,9 +48,9 @@ def wrong(ledger: Ledger, posted: Sequence[Posted] | None) -> Iterator[tuple[int
     made = {}
     if shadow:
         made = {each.number: each for each in ShadowRound.objects.filter(shadow=shadow, number__in=of_rounds)}
-    wanted = {each.memo.get("evidence_sha256") for each in posted} | {
-        each.evidence_sha256 for each in (*rows.values(), *made.values())
-    }
+    wanted = {each.memo.get("evidence_sha256") for each in posted}
+    for each in (*rows.values(), *made.values()):
+        wanted |= {each.evidence_sha256, each.products_sha256}
     found = {each.sha256: bytes(each.content) for each in Evidence.objects.filter(sha256__in=wanted - {None, ""})}
     for number, each in of_rounds.items():
         row = rows.get(number)
@@ -69,6 +70,7 @@ def parts_of(simulation: Simulation, numbers: Sequence[int]) -> dict[int, list[d
         "value",
         "error",
         "reward_microtokens",
+        "slashed_microtokens",
         "num_examples",
         "effort",
         "untrained",
@@ -108,6 +110,7 @@ def facts_of(simulation: Simulation, row: Round, parts: Sequence[Mapping[str, An
 def paid_of(row: Round, parts: Sequence[Mapping[str, Any]]) -> Paid:
     """What the paying economy made of a recorded round, from its rows."""
     errors = tuple(part["error"] for part in parts if part["error"] is not None)
+    slashed = tuple(part["slashed_microtokens"] for part in parts if part["slashed_microtokens"] is not None)
     return Paid(
         contributions=tuple(part["value"] or 0.0 for part in parts),
         errors=errors or None,
@@ -117,6 +120,9 @@ def paid_of(row: Round, parts: Sequence[Mapping[str, Any]]) -> Paid:
         shares=tuple(part["reward_microtokens"] for part in parts),
         utilities_sha256=row.evidence_sha256 or None,
         state=row.economy_state,
+        slashed=slashed or None,
+        scores={name: tuple(map(float, scores)) for name, scores in row.scores.items()},
+        products_sha256=row.products_sha256 or None,
     )
 
 
@@ -140,7 +146,16 @@ def _wrong_round(
         return f"the evidence of round {row.number} is missing"
     if content is not None and hashlib.sha256(content).hexdigest() != sha256:
         return f"the evidence of round {row.number} was changed"
-    expected = economies.posting(0, row.number, clients, paid, {}).transfers
+    of_products = paid.products_sha256
+    if of_products and of_products not in evidence and simulation.pruned_at is None:
+        return f"the products of round {row.number} are missing"
+    if of_products in evidence and hashlib.sha256(evidence[of_products]).hexdigest() != of_products:
+        return f"the products of round {row.number} were changed"
+    economy, at_stake = None, {}
+    if simulation.scheme >= 3 or shadow:
+        economy = Specification.from_dict(shadow.specification if shadow else simulation.config)
+        at_stake = economies.at_stake(simulation, economy)
+    expected = economies.posting(0, row.number, clients, paid, {}, **at_stake).transfers
     for now, then in zip(_by_account(expected), _by_account(posted.transfers), strict=False):
         if now != then:
             given, moved = f"{now[0]} {now[1]:,} micro-tokens", f"{then[0]} {then[1]:,}"
@@ -149,7 +164,7 @@ def _wrong_round(
         return f"the record of round {row.number} makes {len(expected)} transfers, not {len(posted.transfers)}"
     if shadow is None and row.treasury_microtokens != paid.pool - paid.burned - sum(paid.shares):
         return f"the record of round {row.number} leaves {row.treasury_microtokens:,} micro-tokens in the treasury"
-    if simulation.scheme < 3 and shadow is None:
+    if economy is None:
         if posted.memo.get("evidence_sha256") != sha256:
             return f"the evidence of round {row.number} is not the one that it was paid for"
         if posted.memo.get("weights_sha256") != row.weights_sha256:
@@ -158,7 +173,6 @@ def _wrong_round(
     if facts_of(simulation, row, parts).sha256() != posted.memo.get("facts_sha256"):
         what = "cohort, sizes, effort, losses, norms, weights"
         return f"the facts of round {row.number} ({what}) are not those that it was paid for (facts hash)"
-    economy = Specification.from_dict(shadow.specification if shadow else simulation.config)
     if paid.sha256(economy.hashed()) != posted.memo.get("economy_sha256"):
         return (
             f"the contributions of round {row.number}, or what its economy is or keeps, are not those that it was paid "
@@ -189,18 +203,21 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
             cohorts[number].append(client)
         worth: dict[int, float] = defaultdict(float)
         rewards: dict[int, int] = defaultdict(int)
-        lists = ("number", "contributions", "errors", "rewards")
-        for number, of_round, errors, shares in rounds.order_by("number").values_list(*lists):
+        lost: dict[int, int] = defaultdict(int)
+        lists = ("number", "contributions", "errors", "rewards", "slashed")
+        for number, of_round, errors, shares, slashed in rounds.order_by("number").values_list(*lists):
             if len(cohorts[number]) != len(shares):
                 return  # contributions of an archived run were let go of
-            for client, value, error, share in zip(
-                cohorts[number], of_round, errors or [0.0] * len(shares), shares, strict=True
+            zeros = [0] * len(shares)
+            for client, value, error, share, slash in zip(
+                cohorts[number], of_round, errors or zeros, shares, slashed or zeros, strict=True
             ):
+                lost[client] += slash
                 worth[client] += value
                 variances[client] += error * error
                 rewards[client] += share
         held = ShadowClient.objects.filter(shadow=shadow).order_by("number")
-        sums = held.values_list("number", "contribution", "contribution_variance", "reward_microtokens")
+        sums = held.values_list(*SUMS)
         whole: Any = shadow
     else:
         rounds = simulation.rounds.all()
@@ -209,14 +226,18 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
             parts.order_by()
             .values("client__number")
             .annotate(
-                w=Sum("value", default=0.0), v=Sum(F("error") * F("error"), default=0.0), r=Sum("reward_microtokens")
+                w=Sum("value", default=0.0),
+                v=Sum(F("error") * F("error"), default=0.0),
+                r=Sum("reward_microtokens"),
+                s=Sum("slashed_microtokens", default=0),
             )
         )
-        found = list(by_client.values_list("client__number", "w", "v", "r"))
-        worth, rewards = {client: w for client, w, _, _ in found}, {client: r for client, _, _, r in found}
-        variances |= {client: v for client, _, v, _ in found}
+        found = list(by_client.values_list("client__number", "w", "v", "r", "s"))
+        worth, rewards = {client: w for client, w, *_ in found}, {client: r for client, _, _, r, _ in found}
+        variances |= {client: v for client, _, v, *_ in found}
+        lost = {client: s for client, *_, s in found}
         sums = Client.objects.filter(simulation=simulation).order_by("number")
-        sums = sums.values_list("number", "contribution", "contribution_variance", "reward_microtokens")
+        sums = sums.values_list(*SUMS)
         if simulation.pruned_at and simulation.archived and not found:
             sums = sums.none()  # they were let go of
         whole = simulation
@@ -225,7 +246,10 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
         if client not in said:
             yield f"client {client} has no sums, its rounds make {rewards[client]:,} micro-tokens"
             continue
-        contribution, variance, reward = said[client]
+        contribution, variance, reward, slashed = said[client]
+        if slashed != lost.get(client, 0):
+            made = f"its rounds make {lost.get(client, 0):,}"
+            yield f"client {client} is said to have lost {slashed:,} micro-tokens of its stake, {made}"
         if reward != rewards.get(client, 0):
             yield f"client {client} is said to have {reward:,} micro-tokens, its rounds make {rewards.get(client, 0):,}"
         value = worth.get(client, 0.0)

@@ -45,6 +45,7 @@ class Kept:
     paid: dict[str, Paid]  # by label; of those that pay
     states: dict[str, Mapping[str, Any]]  # before the round
     tables: dict[str, bytes]  # evidence by label
+    products: dict[str, bytes]  # of the updates, by label of who asked for them
 
     @property
     def clients(self) -> tuple[int, ...]:
@@ -76,7 +77,7 @@ def reprice(simulation: Simulation, label: str, values: Mapping[str, Any], *, se
     plugins.keep_sources(config)
     shadow = there or _opened(simulation, label, economy)
     written = shadow.rounds_done
-    chunk: list[tuple[Kept, Paid, bytes | None]] = []
+    chunk: list[tuple[Kept, Paid, list[bytes]]] = []
     for each in _priced(simulation, economy, seconds and 2 * seconds):  # so what has begun is ended
         if each[0].row.number > written:
             chunk.append(each)
@@ -102,7 +103,7 @@ def recompute(
     for label, (economy, scheme) in found.items():
         if not economy.is_valued:
             continue
-        with Child(_header(simulation, economy, scheme), left) as child:
+        with Child(_header(simulation, economy, scheme, is_paying=label == PAYING), left) as child:
             for kept in rounds(simulation, number):
                 if label not in kept.paid:
                     continue
@@ -110,6 +111,7 @@ def recompute(
                 wrong = child.checked(
                     dataclasses.asdict(kept.facts),
                     [kept.tables[label]] if label in kept.tables else [],
+                    [kept.products[label]] if label in kept.products else [],
                     kept.states.get(label, {}),
                     dataclasses.asdict(kept.paid[label]),
                 )
@@ -139,30 +141,34 @@ def rounds(simulation: Simulation, number: int | None = None) -> Iterator[Kept]:
         for row in ShadowRound.objects.filter(shadow__in=shadows, number__in=part):
             made[row.number].append(row)
         rows = list(simulation.rounds.filter(number__in=part).order_by("number"))
-        wanted = {each.evidence_sha256 for of_round in made.values() for each in of_round}
-        wanted |= {row.evidence_sha256 for row in rows}
+        of_all: list[Round | ShadowRound] = [*rows, *(each for of_round in made.values() for each in of_round)]
+        wanted = {sha256 for each in of_all for sha256 in (each.evidence_sha256, each.products_sha256)}
         kept = {each.sha256: bytes(each.content) for each in Evidence.objects.filter(sha256__in=wanted - {""})}
         for row in rows:
             if len(parts[row.number]) != row.cohort_size:
                 raise CannotFold(f"round {row.number}: who was in it is no longer known; its details were let go of")
             facts = records.facts_of(simulation, row, parts[row.number])
-            paid, tables = {}, {}
+            paid, tables, products = {}, {}, {}
             if economy.is_valued:
                 paid[PAYING] = records.paid_of(row, parts[row.number])
                 own = kept.get(row.evidence_sha256) if row.evidence is None else bytes(row.evidence)
                 tables |= {} if own is None else {PAYING: own}
+                if row.products_sha256 in kept:
+                    products[PAYING] = kept[row.products_sha256]
             for each in made[row.number]:
                 label = shadows[each.shadow_id]
                 paid[label] = economies.paid_by(each)
                 if each.evidence_sha256 in kept:
                     tables[label] = kept[each.evidence_sha256]
-            yield Kept(row=row, facts=facts, paid=paid, states=dict(states), tables=tables)
+                if each.products_sha256 in kept:
+                    products[label] = kept[each.products_sha256]
+            yield Kept(row=row, facts=facts, paid=paid, states=dict(states), tables=tables, products=products)
             states = {label: each.state for label, each in paid.items()}
 
 
 def _priced(
     simulation: Simulation, economy: Specification, seconds: float | None
-) -> Iterator[tuple[Kept, Paid, bytes | None]]:
+) -> Iterator[tuple[Kept, Paid, list[bytes]]]:
     askers = _askers(simulation, economy)
     with Child(_header(simulation, economy, SCHEME), seconds) as child:
         for kept in rounds(simulation):
@@ -173,8 +179,9 @@ def _priced(
             _check_losses(economy, kept.facts)
             if economy.asks_game and not tables:
                 raise CannotFold(f"round {kept.facts.round_number}: {_not_measured(economy, kept, askers)}")
-            paid, evidence = child.priced(facts, tables)
+            paid, evidence = child.priced(facts, tables, list(kept.products.values()))
             lists = {name: tuple(each) if isinstance(each, list) else each for name, each in paid.items()}
+            lists["scores"] = {name: tuple(scores) for name, scores in paid["scores"].items()}
             yield kept, Paid(**lists), evidence
 
 
@@ -255,14 +262,16 @@ def _check_losses(economy: Specification, facts: Facts) -> None:
         )
 
 
-def _header(simulation: Simulation, economy: Specification, scheme: int) -> dict[str, Any]:
+def _header(simulation: Simulation, economy: Specification, scheme: int, *, is_paying: bool = False) -> dict[str, Any]:
     specification = economy.to_dict()
+    config = SimulationConfig.from_record(simulation.config, simulation.scheme)
     sources = Source.objects.filter(sha256__in={sha256 for _, sha256 in needed(specification)})
     return {
         "specification": specification,
         "strategy": simulation.configuration["strategy"],
         "scheme": scheme,
         "seed": simulation.config["seed"],
+        "members": dataclasses.asdict(config.members(is_paying=is_paying)),
         "plugins_dir": str(settings.FEDSITE_PLUGINS_DIR),
         "plugins": list(settings.FEDSITE_PLUGINS),
         "sources": dict(sources.values_list("sha256", "files")),
@@ -280,7 +289,7 @@ def _opened(simulation: Simulation, label: str, economy: Specification) -> Shado
 
 
 @transaction.atomic
-def _write(shadow: Shadow, economy: Specification, chunk: Sequence[tuple[Kept, Paid, bytes | None]]) -> None:
+def _write(shadow: Shadow, economy: Specification, chunk: Sequence[tuple[Kept, Paid, list[bytes]]]) -> None:
     """Some rounds of a shadow, all of them or none. ConfigError where somebody else writes it."""
     if not chunk:
         return
@@ -290,10 +299,12 @@ def _write(shadow: Shadow, economy: Specification, chunk: Sequence[tuple[Kept, P
         raise ConfigError({"label": f"{shadow.label} is being priced by somebody else"})
     if locked.ledger.head != locked.ledger_head:
         raise ConfigError({"label": f"the ledger of {shadow.label} does not end as its record says; run verify_ledger"})
-    economies.keep(each for _, _, each in chunk if each is not None)
+    economies.keep(each for _, _, evidence in chunk for each in evidence)
+    at_stake = economies.at_stake(shadow.simulation, economy)
     for kept, paid, _ in chunk:
         number = kept.row.number
         memo = economies.memo(number, kept.facts.sha256(), economy, paid)
-        posted = ledger.post_together([economies.posting(shadow.ledger_id, number, kept.clients, paid, memo)])
+        posting = economies.posting(shadow.ledger_id, number, kept.clients, paid, memo, **at_stake)
+        posted = ledger.post_together([posting])
         economies.record([(shadow, paid)], number, kept.clients)
     economies.note({shadow.ledger_id: posted[-1]})

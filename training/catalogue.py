@@ -151,6 +151,41 @@ register(
     ),
     Kind(
         family="sampler",
+        name="by_balance",
+        label="by balance",
+        help="Each draw in proportion to the tokens that a client has earned so far",
+        source="ours",
+        code="training.samplers:by_balance",
+        parameters={"floor": number(1.0, "Tokens that everyone is taken to have besides", above=0.0, maximum=1e9)},
+        traits=frozenset({"balances"}),
+    ),
+    Kind(
+        family="sampler",
+        name="by_stake",
+        label="by stake",
+        help="Each draw in proportion to the tokens that a client still has at stake; who has none left is excluded",
+        source="ours",
+        code="training.samplers:by_stake",
+        parameters={
+            "minimum": number(0.0, "Tokens at stake below which a client is excluded", minimum=0.0, maximum=1e9)
+        },
+        traits=frozenset({"stakes"}),
+    ),
+    Kind(
+        family="sampler",
+        name="by_reputation",
+        label="by reputation",
+        help="Each draw in proportion to a power of a client's reputation, as the rule reputation keeps it",
+        source="ours",
+        code="training.samplers:by_reputation",
+        parameters={
+            "power": number(1.0, "The power of the reputation", minimum=0.0, maximum=10.0),
+            "minimum": number(0.0, "Reputation below which a client is excluded", minimum=0.0, maximum=1.0),
+        },
+        traits=frozenset({"reputation"}),
+    ),
+    Kind(
+        family="sampler",
         name="listed",
         label="of a list",
         help="Uniformly among those that are named, or among all but those that are left out",

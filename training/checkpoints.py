@@ -8,7 +8,7 @@ import io
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,7 +29,8 @@ class State:
     validation_loss: float | None  # of `weights`; None without a validation set
     best_validation_loss: float | None = None  # over rounds 0 to this; None too in files of the first release
     config_sha256: str
-    step: Tensor | None = None  # float32 [P], the last global one; None where nobody recalls it, and untrained
+    kept: Mapping[str, Tensor] = field(default_factory=dict)  # beside them, where somebody looks at it: `previous_step`
+    # [P], the server's of this round; `summed` [clients, P], each client's updates so far. In the machine's memory
 
 
 def save(folder: Path, state: State) -> str:
@@ -71,9 +72,11 @@ def _packed(state: State) -> bytes:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     # clone: of a view, torch.save would write the whole storage behind it
     fields["weights"] = state.weights.clone()
-    if state.step is None:
-        del fields["step"]  # as in files from before there was one
     fields["strategy_state"] = {name: tensor.cpu().clone() for name, tensor in sorted(state.strategy_state.items())}
+    if not state.kept:
+        del fields["kept"]  # as files of runs that keep nothing have always been
+    else:
+        fields["kept"] = {name: tensor.cpu().clone() for name, tensor in sorted(state.kept.items())}
     torch.save(fields, buffer)
     return buffer.getvalue()
 

@@ -380,10 +380,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Choice):
         return value.to_dict()
     if isinstance(value, Mapping):
-        return {str(client): dict(behaviour) for client, behaviour in value.items()}
-    if isinstance(value, tuple):
-        return [
-            {name: each.to_dict() if isinstance(each, Choice) else each for name, each in entry.items()}
-            for entry in value
-        ]
-    return value
+        return {str(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -27,6 +27,7 @@ from kinds import Choice
 from training import asked, products, strategies, threads
 from training.clients import Update
 from training.config import TrainingConfig
+from training.datasets import Data
 from training.events import ClientReport
 from training.game import CoalitionGame, Roster
 from training.mixtures import BLOCK, Mixtures, sums_of
@@ -51,6 +52,8 @@ class RoundGames:
     x: Tensor  # the validation set
     y: Tensor
     held: Sequence[int]  # examples that each of the cohort holds
+    round_number: int = 1
+    kept: Mapping[str, Tensor] = field(default_factory=dict)  # before the round, see training.checkpoints.State
     _made: dict[tuple[str, str, str], Game] = field(default_factory=dict, init=False)
 
     @property
@@ -82,8 +85,10 @@ class RoundGames:
 
     @cached_property
     def products(self) -> Products:
-        """Of the updates; beside them `carried`, what the strategy carries (where it does), `step`, the round's, and
-        `gradient`, that of the validation loss before the round. ValueError where the updates were not kept."""
+        """Of the updates; beside them `carried`, what the strategy carries (where it does), `step`, the round's,
+        `previous_step`, that of the round before (where it is kept), `gradient`, that of the validation loss before the
+        round, and `root_step`, that of a model trained on the validation set. ValueError where the updates were not
+        kept."""
         if self.deltas is None:
             raise ValueError("the updates of this round were not kept, so there are no products of them")
         carried = strategies.carried(self.config.strategy, self.state)
@@ -94,9 +99,34 @@ class RoundGames:
             {
                 **({} if carried is None else {"carried": lambda: carried}),
                 "step": lambda: self.after - self.weights,
+                **({"previous_step": lambda: self.kept["previous_step"]} if "previous_step" in self.kept else {}),
                 "gradient": lambda: products.gradient(self.network, here, self.x, self.y),
+                "root_step": self._root_step,
             },
+            self._summed if "summed" in self.kept else None,
+            self._alone,
         )
+
+    def _summed(self) -> Tensor:
+        assert self.deltas is not None, "there are no products where updates are not kept"
+        return self.kept["summed"][torch.tensor(self.cohort) - 1] + self.deltas.cpu()
+
+    def _root_step(self) -> Tensor:
+        own = Data(
+            name="validation",
+            info=self.config.data_info,
+            train_x=self.x,
+            train_y=self.y,
+            test_x=self.x,
+            test_y=self.y,
+        )
+        return products.root_step(self.network, self.weights.to(self.x.device), self.config, own, self.round_number)
+
+    def _alone(self) -> NDArray[np.float64]:
+        game = self.of("fedavg", "loss", "renormalised")
+        found = np.full(len(self.cohort), -float(game(np.zeros((1, len(game.players)), np.bool_))[0]))
+        found[np.isin(self.cohort, game.players)] = -game(np.eye(len(game.players), dtype=np.bool_))
+        return found
 
     @cached_property
     def _sent(self) -> NDArray[np.bool_]:

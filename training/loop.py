@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training import answers, backends, clients, devices, federation, figures, lines, networks, samplers, strategies
@@ -37,7 +38,8 @@ from training.federation import Federation
 from training.games import RoundGames
 from training.networks import Score
 
-Sample = Callable[[int], tuple[int, ...]]  # round number -> the cohort, ascending client numbers
+# examples that all clients hold, round number -> the cohort, ascending client numbers
+Sample = Callable[[NDArray[np.int64], int], tuple[int, ...]]
 Value = Callable[[RoundTrained, RoundGames], Any]  # the trained round, not yet valued, and its games
 Done = Generator[Event, None, tuple[State, Score | None]]
 
@@ -49,6 +51,7 @@ def run(
     sample: Sample | None = None,
     value: Value | None = None,
     looks: bool = True,
+    keeps: Collection[str] = (),
     checkpoints: Path | None = None,
     resume: State | None = None,
     replay_until: int = 0,
@@ -58,10 +61,11 @@ def run(
 
     `config` must be resolved to `data`. `sample` chooses each round's cohort, by default as the configuration's
     sampler does. `value` is called with each round's games; what it returns is the round's `valued`. Without `looks`
-    it asks them no utility, and a large cohort's updates are not kept for it. `checkpoints` is the folder for the
-    state after each round. `resume` is such a state, of this configuration: the run goes on after it; log
-    lines of rounds up to `replay_until` were told before and are left out. TrainingError where the run cannot
-    go on; a FloatingPointError of `value` becomes one that names the round.
+    it asks them nothing about updates, and a large cohort's are not kept for it. `keeps`: of `previous_step` and
+    `summed`, what its products need from round to round (see training.checkpoints.State). `checkpoints` is the folder
+    for the state after each round. `resume` is such a state, of this configuration: the run goes on after it; log
+    lines of rounds up to `replay_until` were told before and are left out. TrainingError where the run cannot go on; a
+    FloatingPointError of `value` becomes one that names the round.
     """
     if resume is not None and resume.config_sha256 != config_sha256:
         raise TrainingError(f"The checkpoint of round {resume.round_number} belongs to another configuration")
@@ -78,14 +82,14 @@ def run(
         federated=federated,
         train=train,
         card=Card(federated, labels) if on_card else None,
-        sample=sample or partial(_usual_sample, federated),
+        sample=partial(_of_reported, sample or partial(samplers.sample, config), federated),
         value=value,
         looks=value is not None and looks,
+        keeps=frozenset(keeps) | {"previous_step" for behaviour in federated.behaviours.values() if behaviour.recalls},
         checkpoints=checkpoints,
         known=sample is None,
-        recalls=any(behaviour.recalls for behaviour in federated.behaviours.values()),
     )
-    state, score = resume or _untrained(federated, config_sha256), None
+    state, score = resume or _untrained(federated, config_sha256, context.keeps), None
     for round_number in range(state.round_number + 1, config.num_rounds + 1):
         events = play_round(context, state, round_number)
         try:
@@ -105,12 +109,12 @@ class RunContext:
     federated: Federation
     train: Backend
     card: Card | None  # where it plays the rounds, `train` has nothing to do
-    sample: Sample
+    sample: Callable[[int], tuple[int, ...]]
     value: Value | None
-    looks: bool  # whether `value` asks utilities, and so needs every update
+    looks: bool  # whether `value` asks about updates, and so needs every one
+    keeps: frozenset[str]
     checkpoints: Path | None
     known: bool  # whether cohorts are drawn from the configuration alone, so that one may look ahead
-    recalls: bool  # whether somebody asks for the last global step
 
 
 def play_round(context: RunContext, state: State, round_number: int) -> Done:
@@ -131,7 +135,7 @@ def play_round(context: RunContext, state: State, round_number: int) -> Done:
         validation_loss=played.validation_loss,
         best_validation_loss=_least(state.best_validation_loss, played.validation_loss),
         config_sha256=state.config_sha256,
-        step=played.weights - state.weights if context.recalls else None,
+        kept=_kept_on(state, cohort, played),
     )
     trained = RoundTrained(
         round_number=round_number,
@@ -213,7 +217,7 @@ def _played_on_card(
         whole=context.looks,
         test=_is_tested(config, round_number),
         after=partial(_sampled, context.sample, config, round_number + 1) if looks_ahead else None,
-        step=state.step,
+        step=state.kept.get("previous_step"),
     )
     for report in played.reports if not played.is_finite else ():
         _refuse_infinite_update(report, config, round_number)
@@ -225,22 +229,36 @@ def _played_on_card(
 
 
 def _last_step(state: State) -> Tensor:
-    """[P]; zero before there is one, or where nobody recalls it."""
-    return torch.zeros_like(state.weights) if state.step is None else state.step
+    """[P]; zero where nobody recalls it."""
+    return state.kept.get("previous_step", torch.zeros_like(state.weights))
 
 
-def _usual_sample(federated: Federation, round_number: int) -> tuple[int, ...]:
-    return samplers.sample(federated.config, federation.num_reported(federated, round_number), round_number)
+def _of_reported(sample: Sample, federated: Federation, round_number: int) -> tuple[int, ...]:
+    """The cohort, by what everybody reports to hold."""
+    return sample(federation.num_reported(federated, round_number), round_number)
 
 
-def _sampled(sample: Sample, config: TrainingConfig, round_number: int) -> tuple[int, ...]:
+def _sampled(sample: Callable[[int], tuple[int, ...]], config: TrainingConfig, round_number: int) -> tuple[int, ...]:
     cohort = tuple(sample(round_number))
     if not cohort or sorted({*cohort}) != [*cohort] or not 1 <= cohort[0] <= cohort[-1] <= config.num_clients:
         raise ValueError(f"Round {round_number}: {cohort} are not ascending numbers of clients")
     return cohort
 
 
-def _untrained(federated: Federation, config_sha256: str) -> State:
+def _kept_on(state: State, cohort: Sequence[int], played: Played) -> dict[str, Tensor]:
+    """What is kept before a round as it is after it."""
+    kept = {}
+    if "previous_step" in state.kept:
+        kept["previous_step"] = played.weights - state.weights
+    if "summed" in state.kept:
+        assert played.deltas is not None, "whoever sums updates looks at them"
+        kept["summed"] = state.kept["summed"].index_add(0, torch.tensor(cohort) - 1, played.deltas.cpu())
+    return kept
+
+
+def _untrained(federated: Federation, config_sha256: str, keeps: frozenset[str]) -> State:
+    size, clients = len(federated.untrained), len(federated.num_examples)
+    shapes = {"previous_step": (size,), "summed": (clients, size)}
     loss = federation.validation_loss(federated, federated.untrained)
     return State(
         round_number=0,
@@ -249,6 +267,7 @@ def _untrained(federated: Federation, config_sha256: str) -> State:
         validation_loss=loss,
         best_validation_loss=loss,
         config_sha256=config_sha256,
+        kept={name: federated.untrained.new_zeros(shapes[name]) for name in sorted(keeps)},
     )
 
 
@@ -340,4 +359,6 @@ def _games(context: RunContext, state: State, played: Played) -> RoundGames:
         federated.validation_x,
         federated.validation_y,
         federated.num_examples[places].tolist(),
+        state.round_number + 1,
+        state.kept,
     )

@@ -7,7 +7,7 @@ it is first asked for, and kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import networks
+from training.backends import sequential
+from training.clients import Task
+from training.config import TrainingConfig
+from training.datasets import Data
 from training.events import TrainingError
 from training.scores import BATCH
 
@@ -27,9 +31,18 @@ COLUMNS = 2**16  # weights that are multiplied at a time
 class Products:
     """Of the updates of a cohort, n clients; of those that sent nothing all products are 0."""
 
-    def __init__(self, deltas: Tensor, sent: NDArray[np.bool_], beside: Mapping[str, Callable[[], Tensor]]) -> None:
-        """deltas [n, P]; which rows were sent, bool [n]; vectors [P] by name, each made where it is asked for."""
+    def __init__(
+        self,
+        deltas: Tensor,
+        sent: NDArray[np.bool_],
+        beside: Mapping[str, Callable[[], Tensor]],
+        summed: Callable[[], Tensor] | None = None,
+        alone: Callable[[], NDArray[np.float64]] | None = None,
+    ) -> None:
+        """deltas [n, P]; which rows were sent, bool [n]; vectors [P] by name, each made where it is asked for; each
+        client's updates summed over the rounds, [n, P]; validation losses [n] of the model with one update alone."""
         self._deltas, self._sent, self._beside = deltas, sent, beside
+        self._summed, self._alone = summed, alone
         self._made: dict[str, Tensor] = {}
         self._along: dict[str, NDArray[np.float64]] = {}
 
@@ -37,9 +50,7 @@ class Products:
     def updates(self) -> NDArray[np.float64]:
         """[n, n], of each update with each: the Gram matrix. TrainingError where there are more than MOST_UPDATES."""
         rows = self._rows()
-        if len(rows) > MOST_UPDATES:
-            text = f"products of {len(rows):,} updates with each other; at most {MOST_UPDATES:,} are made"
-            raise TrainingError(f"fraction_fit: {text}")
+        _check_number(len(rows))
         found = np.zeros((len(self._sent),) * 2)
         found[np.ix_(self._sent, self._sent)] = gram(rows).cpu().numpy()
         return found
@@ -64,6 +75,27 @@ class Products:
         """Of two of the vectors beside the updates."""
         return _dot(self._vector(name), self._vector(other))
 
+    def named(self) -> Mapping[str, NDArray[np.float64]]:
+        """All of them by name, each made where it is asked for: `updates`, `squared_norms`, `summed` [n, n], `alone`
+        [n], a vector's own name for the products along it, two joined by a dot for that of both. KeyError for another.
+        """
+        return _Named(self)
+
+    @cached_property
+    def summed(self) -> NDArray[np.float64]:
+        """[n, n], the Gram matrix of the updates summed over the rounds so far; KeyError where they are not kept."""
+        if self._summed is None:
+            raise KeyError("summed")
+        _check_number(len(self._sent))
+        return gram(list(self._summed())).cpu().numpy()
+
+    @cached_property
+    def alone(self) -> NDArray[np.float64]:
+        """[n], the validation loss of the model before the round with one client's update alone."""
+        if self._alone is None:
+            raise KeyError("alone")
+        return self._alone()
+
     def _vector(self, name: str) -> Tensor:
         if name not in self._made:
             self._made[name] = self._beside[name]().to(self._deltas.device)
@@ -73,6 +105,30 @@ class Products:
         return [self._deltas[place] for place in np.flatnonzero(self._sent)]
 
 
+class _Named(Mapping[str, NDArray[np.float64]]):
+    def __init__(self, products: Products) -> None:
+        self._products = products
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        if name in ("updates", "squared_norms", "summed", "alone"):
+            found: NDArray[np.float64] = getattr(self._products, name)
+            return found
+        one, dot, other = name.partition(".")
+        return np.array(self._products.between(one, other)) if dot else self._products.along(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _check_number(updates: int) -> None:
+    if updates > MOST_UPDATES:
+        text = f"products of {updates:,} updates with each other; at most {MOST_UPDATES:,} are made"
+        raise TrainingError(f"fraction_fit: {text}")
+
+
 def gram(rows: Sequence[Tensor]) -> Tensor:
     """[n, n] float64, of vectors [P]."""
     found = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows[0].device if rows else None)
@@ -80,6 +136,15 @@ def gram(rows: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(part).to(torch.float64)
         found += stacked @ stacked.T
     return found
+
+
+def root_step(network: nn.Module, weights: Tensor, config: TrainingConfig, data: Data, round_number: int) -> Tensor:
+    """[P], the step of a model trained from the weights [P] on all examples of `data` as a client trains on its own
+    (Cao et al. 2021, section IV: the server's model update on its root data set)."""
+    task = Task(client=0, indices=torch.arange(len(data.train_y)))
+    (update,) = sequential.train(copy.deepcopy(network), weights, [task], data, config, round_number)
+    assert update.delta is not None, "who is honest sends its update"
+    return update.delta
 
 
 def _dot(one: Tensor, other: Tensor) -> float:

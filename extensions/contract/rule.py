@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from extensions.contract import Check, Holds, at_the_ends, purity, timed, usual
 from incentives.economy import Payment, RuleFacts, check_payment
+from incentives.products import unlike
 from incentives.rewards import MOST_MICROTOKENS
 from kinds import Kind
 
@@ -52,6 +53,7 @@ def facts(
         stakes=(0,) * len(cohort),
         scores={},
         bids=(0,) * len(cohort),
+        products=unlike(len(cohort)),
     )
 
 

@@ -23,6 +23,7 @@ from people import tokens
 from simulations.config import CHOICES, FIELDS, SimulationConfig
 from simulations.presets import PRESETS
 from simulations.running import lifecycle
+from simulations.showing import typed
 from simulations.showing.metrics import SiteCollector
 
 README = (PROJECT / "README.md").read_text()
@@ -77,7 +78,7 @@ def field_row(name: str) -> tuple[str, ...]:
 
 
 def default_of(name: str) -> str:
-    if name in ("behaviours", "population", "shadows"):
+    if name in typed.LINES:
         return "`{}`" if name == "behaviours" else "`[]`"
     if FIELDS[name].default is None:
         return "by the data set" if name == "validation_size" else "empty"
@@ -101,8 +102,9 @@ def kinds_table() -> str:
 
 
 def parameter(name: str, takes: kinds.Parameter) -> str:
-    usual = "empty" if takes.default in (None, ()) else f"{takes.default:g}"
-    return f"`{name}` ({'; '.join(filter(None, (usual, takes.bounds_text)))}): {takes.help}"
+    words = takes.default if takes.choices else takes.default in (None, ()) and "empty"
+    bounds = ", ".join(takes.choices) or takes.bounds_text
+    return f"`{name}` ({'; '.join(filter(None, (words or f'{takes.default:g}', bounds)))}): {takes.help}"
 
 
 def metrics_table() -> str:

@@ -236,4 +236,4 @@ def test_a_coalition_that_has_no_loss_is_named_with_its_clients():
     game = Broken(cohort=(2, 5), players=(2, 5), worth=(0.0, 0.0))
     words = "the updates of clients 5 together give a model whose loss is not finite"
     with pytest.raises(NotFinite, match=words):
-        fold.measure(economy(), {}, game, draw=np.random.default_rng(0), scheme=3)
+        fold.measure(economy(), {}, facts(), game, draw=np.random.default_rng(0), scheme=3, products={})

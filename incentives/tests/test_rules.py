@@ -15,11 +15,20 @@ from hypothesis import strategies as st
 import kinds
 from extensions.contract import Holds, checks_of, counter_example
 from incentives.economy import Payment, RuleFacts, check_payment
+from incentives.products import unlike
 from incentives.rewards import MOST_MICROTOKENS, largest_remainder
 from incentives.rules import DIGITS
 
 RULES = tuple(kinds.family("rule").values())
-ENDS = {"share": (0.0, 1.0), "k": (1, 12), "temperature": (0.01, 100.0), "exponent": (0.0, 10.0)}
+ENDS = {
+    "share": (0.0, 1.0),
+    "k": (1, 12),
+    "temperature": (0.01, 100.0),
+    "exponent": (0.0, 10.0),
+    "rate": (0.0, 1e6),
+    "decay": (0.0, 1.0),
+    "power": (0.0, 10.0),
+}
 
 
 def pay(kind, contributions, pool=1_000_000, *, round_number=1, sent=(), **parameters) -> list[int]:
@@ -30,6 +39,7 @@ def pay(kind, contributions, pool=1_000_000, *, round_number=1, sent=(), **param
         contributions=tuple(contributions),
         num_examples=(10,) * len(contributions),
         sent=tuple(sent),
+        products=unlike(len(contributions)),
     )
     usual = {name: parameter.default for name, parameter in kind.parameters.items()}
     return list(check_payment(kind.load()(facts, pool, {}, **usual | parameters), len(contributions), pool).shares)
@@ -97,7 +107,10 @@ def rules(draw):
     """A rule with its parameters, also at their ends."""
     kind = draw(st.sampled_from(RULES))
     values = {}
-    for name in kind.parameters:
+    for name, parameter in kind.parameters.items():
+        if parameter.choices:
+            values[name] = draw(st.sampled_from(parameter.choices))
+            continue
         low, high = ENDS[name]
         inside = st.integers(low, high) if name == "k" else st.floats(low, high) | st.sampled_from([1.0, 2.0])
         values[name] = min(max(draw(inside | st.sampled_from([low, high])), low), high)
@@ -153,7 +166,7 @@ def in_floats(kind, worth, **p) -> np.ndarray:
     """Shares of 1, as formulas say them; `worth` has a positive number and no equal ones."""
     worth = np.array(worth)
     gain = np.maximum(worth, 0)
-    if kind == "proportional":
+    if kind in ("proportional", "slashing", "reputation", "sybil_discount"):  # in the first round, of unlike updates
         return gain / gain.sum()
     if kind == "equal":
         return np.ones(len(worth)) / len(worth)

@@ -5,145 +5,230 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('incentives', '0002_append_only'),
+        ("incentives", "0002_append_only"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Simulation',
+            name="Simulation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('origin', models.CharField(choices=[('page', 'Page'), ('api', 'Api'), ('shell', 'Shell')], max_length=8)),
-                ('status', models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('completed', 'Completed'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='queued', max_length=9)),
-                ('config', models.JSONField(help_text='all fields; resolved once the run has started')),
-                ('config_sha256', models.CharField(blank=True, help_text='empty until the configuration is resolved', max_length=64)),
-                ('dataset', models.CharField(help_text='resolved name; auto until the run has started', max_length=16)),
-                ('num_clients', models.PositiveIntegerField()),
-                ('num_rounds', models.PositiveIntegerField()),
-                ('fraction_fit', models.FloatField()),
-                ('archived', models.BooleanField(default=False)),
-                ('idempotency_key', models.CharField(blank=True, max_length=200, null=True, unique=True)),
-                ('request_sha256', models.CharField(blank=True, help_text='of the request that the key came with', max_length=64)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(blank=True, null=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('owner', models.CharField(blank=True, help_text='host:process:token of the claim', max_length=200)),
-                ('fence', models.PositiveIntegerField(default=0)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('lost_leases', models.PositiveSmallIntegerField(default=0, help_text='claims that ended without a word')),
-                ('last_sequence', models.PositiveIntegerField(default=0, help_text='of the newest event')),
-                ('rounds_done', models.PositiveIntegerField(default=0)),
-                ('loss', models.FloatField(blank=True, help_text='test set, newest evaluation', null=True)),
-                ('accuracy', models.FloatField(blank=True, help_text='test set, newest evaluation', null=True)),
-                ('num_parameters', models.PositiveIntegerField(blank=True, null=True)),
-                ('initial_loss', models.FloatField(blank=True, help_text='test set, untrained model', null=True)),
-                ('initial_accuracy', models.FloatField(blank=True, help_text='test set, untrained model', null=True)),
-                ('pool_microtokens', models.BigIntegerField(default=0, help_text='sum over rounds')),
-                ('paid_microtokens', models.BigIntegerField(default=0, help_text='what clients got of it')),
-                ('duration_seconds', models.FloatField(default=0.0, help_text='sum over rounds')),
-                ('weights_sha256', models.CharField(blank=True, help_text='after the newest round', max_length=64)),
-                ('failure', models.TextField(blank=True, help_text='one plain sentence')),
-                ('traceback', models.TextField(blank=True)),
-                ('ledger_head', models.CharField(blank=True, help_text='second copy, so that a cut tail is seen', max_length=64)),
-                ('ledger_length', models.PositiveIntegerField(default=0, help_text='second copy')),
-                ('ledger', models.OneToOneField(help_text='null while it is made', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='incentives.ledger')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "origin",
+                    models.CharField(choices=[("page", "Page"), ("api", "Api"), ("shell", "Shell")], max_length=8),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("running", "Running"),
+                            ("completed", "Completed"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="queued",
+                        max_length=9,
+                    ),
+                ),
+                ("config", models.JSONField(help_text="all fields; resolved once the run has started")),
+                (
+                    "config_sha256",
+                    models.CharField(blank=True, help_text="empty until the configuration is resolved", max_length=64),
+                ),
+                ("dataset", models.CharField(help_text="resolved name; auto until the run has started", max_length=16)),
+                ("num_clients", models.PositiveIntegerField()),
+                ("num_rounds", models.PositiveIntegerField()),
+                ("fraction_fit", models.FloatField()),
+                ("archived", models.BooleanField(default=False)),
+                ("idempotency_key", models.CharField(blank=True, max_length=200, null=True, unique=True)),
+                (
+                    "request_sha256",
+                    models.CharField(blank=True, help_text="of the request that the key came with", max_length=64),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(blank=True, null=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                ("owner", models.CharField(blank=True, help_text="host:process:token of the claim", max_length=200)),
+                ("fence", models.PositiveIntegerField(default=0)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "lost_leases",
+                    models.PositiveSmallIntegerField(default=0, help_text="claims that ended without a word"),
+                ),
+                ("last_sequence", models.PositiveIntegerField(default=0, help_text="of the newest event")),
+                ("rounds_done", models.PositiveIntegerField(default=0)),
+                ("loss", models.FloatField(blank=True, help_text="test set, newest evaluation", null=True)),
+                ("accuracy", models.FloatField(blank=True, help_text="test set, newest evaluation", null=True)),
+                ("num_parameters", models.PositiveIntegerField(blank=True, null=True)),
+                ("initial_loss", models.FloatField(blank=True, help_text="test set, untrained model", null=True)),
+                ("initial_accuracy", models.FloatField(blank=True, help_text="test set, untrained model", null=True)),
+                ("pool_microtokens", models.BigIntegerField(default=0, help_text="sum over rounds")),
+                ("paid_microtokens", models.BigIntegerField(default=0, help_text="what clients got of it")),
+                ("duration_seconds", models.FloatField(default=0.0, help_text="sum over rounds")),
+                ("weights_sha256", models.CharField(blank=True, help_text="after the newest round", max_length=64)),
+                ("failure", models.TextField(blank=True, help_text="one plain sentence")),
+                ("traceback", models.TextField(blank=True)),
+                (
+                    "ledger_head",
+                    models.CharField(blank=True, help_text="second copy, so that a cut tail is seen", max_length=64),
+                ),
+                ("ledger_length", models.PositiveIntegerField(default=0, help_text="second copy")),
+                (
+                    "ledger",
+                    models.OneToOneField(
+                        help_text="null while it is made",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="incentives.ledger",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Round',
+            name="Round",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('cohort_size', models.PositiveIntegerField()),
-                ('loss', models.FloatField(null=True)),
-                ('accuracy', models.FloatField(null=True)),
-                ('validation_loss', models.FloatField(null=True)),
-                ('pool_microtokens', models.BigIntegerField()),
-                ('treasury_microtokens', models.BigIntegerField()),
-                ('rule', models.CharField(blank=True, help_text='name@version of the reward rule', max_length=64)),
-                ('evidence', models.BinaryField(null=True)),
-                ('evidence_sha256', models.CharField(blank=True, max_length=64)),
-                ('weights_sha256', models.CharField(max_length=64)),
-                ('checkpoint_sha256', models.CharField(blank=True, max_length=64)),
-                ('train_seconds', models.FloatField()),
-                ('evaluate_seconds', models.FloatField()),
-                ('valuation_seconds', models.FloatField()),
-                ('duration_seconds', models.FloatField()),
-                ('simulation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='rounds', to='simulations.simulation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField()),
+                ("cohort_size", models.PositiveIntegerField()),
+                ("loss", models.FloatField(null=True)),
+                ("accuracy", models.FloatField(null=True)),
+                ("validation_loss", models.FloatField(null=True)),
+                ("pool_microtokens", models.BigIntegerField()),
+                ("treasury_microtokens", models.BigIntegerField()),
+                ("rule", models.CharField(blank=True, help_text="name@version of the reward rule", max_length=64)),
+                ("evidence", models.BinaryField(null=True)),
+                ("evidence_sha256", models.CharField(blank=True, max_length=64)),
+                ("weights_sha256", models.CharField(max_length=64)),
+                ("checkpoint_sha256", models.CharField(blank=True, max_length=64)),
+                ("train_seconds", models.FloatField()),
+                ("evaluate_seconds", models.FloatField()),
+                ("valuation_seconds", models.FloatField()),
+                ("duration_seconds", models.FloatField()),
+                (
+                    "simulation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="rounds", to="simulations.simulation"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('sequence', models.PositiveIntegerField()),
-                ('kind', models.CharField(max_length=16)),
-                ('at', models.DateTimeField(auto_now_add=True)),
-                ('message', models.TextField()),
-                ('data', models.JSONField(default=dict, help_text="the kind's own fields")),
-                ('simulation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='simulations.simulation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("sequence", models.PositiveIntegerField()),
+                ("kind", models.CharField(max_length=16)),
+                ("at", models.DateTimeField(auto_now_add=True)),
+                ("message", models.TextField()),
+                ("data", models.JSONField(default=dict, help_text="the kind's own fields")),
+                (
+                    "simulation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="events", to="simulations.simulation"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Client',
+            name="Client",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('num_examples', models.PositiveIntegerField()),
-                ('label_counts', models.JSONField(help_text='examples per label')),
-                ('behaviour', models.CharField(max_length=32)),
-                ('rounds', models.PositiveIntegerField(default=0, help_text='in whose cohort it was')),
-                ('contribution', models.FloatField(default=0.0, help_text='sum over rounds')),
-                ('reward_microtokens', models.BigIntegerField(default=0, help_text='sum over rounds')),
-                ('simulation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='clients', to='simulations.simulation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField()),
+                ("num_examples", models.PositiveIntegerField()),
+                ("label_counts", models.JSONField(help_text="examples per label")),
+                ("behaviour", models.CharField(max_length=32)),
+                ("rounds", models.PositiveIntegerField(default=0, help_text="in whose cohort it was")),
+                ("contribution", models.FloatField(default=0.0, help_text="sum over rounds")),
+                ("reward_microtokens", models.BigIntegerField(default=0, help_text="sum over rounds")),
+                (
+                    "simulation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="clients", to="simulations.simulation"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Contribution',
+            name="Contribution",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('value', models.FloatField(help_text='null without a valuation', null=True)),
-                ('reward_microtokens', models.BigIntegerField()),
-                ('loss_before', models.FloatField(null=True)),
-                ('loss_after', models.FloatField(null=True)),
-                ('update_norm', models.FloatField()),
-                ('client', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='contributions', to='simulations.client')),
-                ('round', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='contributions', to='simulations.round')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("value", models.FloatField(help_text="null without a valuation", null=True)),
+                ("reward_microtokens", models.BigIntegerField()),
+                ("loss_before", models.FloatField(null=True)),
+                ("loss_after", models.FloatField(null=True)),
+                ("update_norm", models.FloatField()),
+                (
+                    "client",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="contributions",
+                        to="simulations.client",
+                    ),
+                ),
+                (
+                    "round",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="contributions",
+                        to="simulations.round",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(models.F('round'), models.F('client'), name='one_contribution_a_round'), models.CheckConstraint(condition=models.Q(('reward_microtokens__gte', 0)), name='rewards_not_negative')],
+                "constraints": [
+                    models.UniqueConstraint(models.F("round"), models.F("client"), name="one_contribution_a_round"),
+                    models.CheckConstraint(
+                        condition=models.Q(("reward_microtokens__gte", 0)), name="rewards_not_negative"
+                    ),
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='simulation',
-            index=models.Index(models.F('id'), condition=models.Q(('status__in', ['queued', 'running'])), name='unfinished_in_order'),
+            model_name="simulation",
+            index=models.Index(
+                models.F("id"), condition=models.Q(("status__in", ["queued", "running"])), name="unfinished_in_order"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='round',
-            constraint=models.UniqueConstraint(models.F('simulation'), models.F('number'), name='one_round_of_a_number'),
+            model_name="round",
+            constraint=models.UniqueConstraint(
+                models.F("simulation"), models.F("number"), name="one_round_of_a_number"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='round',
-            constraint=models.CheckConstraint(condition=models.Q(('number__gte', 1)), name='rounds_from_1'),
+            model_name="round",
+            constraint=models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="rounds_from_1"),
         ),
         migrations.AddConstraint(
-            model_name='round',
-            constraint=models.CheckConstraint(condition=models.Q(('pool_microtokens__gte', 0), ('treasury_microtokens__gte', 0), ('treasury_microtokens__lte', models.F('pool_microtokens'))), name='pool_covers_treasury'),
+            model_name="round",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("pool_microtokens__gte", 0),
+                    ("treasury_microtokens__gte", 0),
+                    ("treasury_microtokens__lte", models.F("pool_microtokens")),
+                ),
+                name="pool_covers_treasury",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='event',
-            constraint=models.UniqueConstraint(models.F('simulation'), models.F('sequence'), name='events_without_repeat'),
+            model_name="event",
+            constraint=models.UniqueConstraint(
+                models.F("simulation"), models.F("sequence"), name="events_without_repeat"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='client',
-            constraint=models.UniqueConstraint(models.F('simulation'), models.F('number'), name='one_client_of_a_number'),
+            model_name="client",
+            constraint=models.UniqueConstraint(
+                models.F("simulation"), models.F("number"), name="one_client_of_a_number"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('number__gte', 1)), name='clients_from_1'),
+            model_name="client",
+            constraint=models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="clients_from_1"),
         ),
     ]

@@ -6,21 +6,27 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0001_initial'),
+        ("simulations", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='simulation',
-            name='owned_by',
-            field=models.ForeignKey(blank=True, help_text='who started it, signed in or by a token', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='simulations', to=settings.AUTH_USER_MODEL),
+            model_name="simulation",
+            name="owned_by",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="who started it, signed in or by a token",
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="simulations",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AlterField(
-            model_name='simulation',
-            name='idempotency_key',
+            model_name="simulation",
+            name="idempotency_key",
             field=models.CharField(blank=True, max_length=240, null=True, unique=True),
         ),
     ]

@@ -4,19 +4,23 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0002_owned_by'),
+        ("simulations", "0002_owned_by"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text='host:process, as the owner of a claim begins', max_length=200, unique=True)),
-                ('started_at', models.DateTimeField()),
-                ('seen_at', models.DateTimeField(help_text="by the database's clock")),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="host:process, as the owner of a claim begins", max_length=200, unique=True
+                    ),
+                ),
+                ("started_at", models.DateTimeField()),
+                ("seen_at", models.DateTimeField(help_text="by the database's clock")),
             ],
         ),
     ]

@@ -4,20 +4,21 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0003_worker'),
+        ("simulations", "0003_worker"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='simulation',
-            name='owner',
-            field=models.CharField(blank=True, help_text='host:process:birth:token of the claim', max_length=200),
+            model_name="simulation",
+            name="owner",
+            field=models.CharField(blank=True, help_text="host:process:birth:token of the claim", max_length=200),
         ),
         migrations.AlterField(
-            model_name='worker',
-            name='name',
-            field=models.CharField(help_text='host:process:birth, as the owner of a claim begins', max_length=200, unique=True),
+            model_name="worker",
+            name="name",
+            field=models.CharField(
+                help_text="host:process:birth, as the owner of a claim begins", max_length=200, unique=True
+            ),
         ),
     ]

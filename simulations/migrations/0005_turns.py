@@ -6,38 +6,49 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('incentives', '0004_rewards_by_hand'),
-        ('simulations', '0004_process_names'),
+        ("incentives", "0004_rewards_by_hand"),
+        ("simulations", "0004_process_names"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Starter',
+            name="Starter",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('who', models.CharField(max_length=64, unique=True)),
-                ('turn', models.IntegerField(default=-1, help_text='of the newest simulation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("who", models.CharField(max_length=64, unique=True)),
+                ("turn", models.IntegerField(default=-1, help_text="of the newest simulation")),
             ],
         ),
         migrations.RemoveIndex(
-            model_name='simulation',
-            name='unfinished_in_order',
+            model_name="simulation",
+            name="unfinished_in_order",
         ),
         migrations.AddField(
-            model_name='simulation',
-            name='turn',
+            model_name="simulation",
+            name="turn",
             field=models.PositiveIntegerField(db_default=0, default=0),
         ),
         migrations.AddField(
-            model_name='simulation',
-            name='starter',
-            field=models.ForeignKey(blank=True, help_text='until the end', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='simulations', to='simulations.starter'),
+            model_name="simulation",
+            name="starter",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="until the end",
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="simulations",
+                to="simulations.starter",
+            ),
         ),
         migrations.AddIndex(
-            model_name='simulation',
-            index=models.Index(models.F('turn'), models.F('id'), condition=models.Q(('status__in', ['queued', 'running'])), name='unfinished_in_turn'),
+            model_name="simulation",
+            index=models.Index(
+                models.F("turn"),
+                models.F("id"),
+                condition=models.Q(("status__in", ["queued", "running"])),
+                name="unfinished_in_turn",
+            ),
         ),
     ]

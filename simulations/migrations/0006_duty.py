@@ -4,19 +4,18 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0005_turns'),
+        ("simulations", "0005_turns"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Duty',
+            name="Duty",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=64, unique=True)),
-                ('owner', models.CharField(help_text='host:process:token of whoever did it last', max_length=200)),
-                ('lease_expires_at', models.DateTimeField(help_text='null between two looks', null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=64, unique=True)),
+                ("owner", models.CharField(help_text="host:process:token of whoever did it last", max_length=200)),
+                ("lease_expires_at", models.DateTimeField(help_text="null between two looks", null=True)),
             ],
         ),
     ]

@@ -4,15 +4,16 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0006_duty'),
+        ("simulations", "0006_duty"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='simulation',
-            name='pruned_at',
-            field=models.DateTimeField(blank=True, help_text='when details were let go of, see manage.py prune', null=True),
+            model_name="simulation",
+            name="pruned_at",
+            field=models.DateTimeField(
+                blank=True, help_text="when details were let go of, see manage.py prune", null=True
+            ),
         ),
     ]

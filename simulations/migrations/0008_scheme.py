@@ -4,20 +4,26 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0007_pruned'),
+        ("simulations", "0007_pruned"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='simulation',
-            name='manifests',
-            field=models.JSONField(blank=True, db_default=models.Value([], models.JSONField()), default=list, help_text='on what it was trained: an object for the start and for each time that it went on'),
+            model_name="simulation",
+            name="manifests",
+            field=models.JSONField(
+                blank=True,
+                db_default=models.Value([], models.JSONField()),
+                default=list,
+                help_text="on what it was trained: an object for the start and for each time that it went on",
+            ),
         ),
         migrations.AddField(
-            model_name='simulation',
-            name='scheme',
-            field=models.PositiveSmallIntegerField(db_default=1, default=1, help_text='under which meaning of the configuration it was queued, and stays'),
+            model_name="simulation",
+            name="scheme",
+            field=models.PositiveSmallIntegerField(
+                db_default=1, default=1, help_text="under which meaning of the configuration it was queued, and stays"
+            ),
         ),
     ]

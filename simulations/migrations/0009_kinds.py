@@ -4,25 +4,29 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0008_scheme'),
+        ("simulations", "0008_scheme"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='round',
-            name='economy_state',
-            field=models.JSONField(blank=True, db_default=models.Value({}, models.JSONField()), default=dict, help_text='what valuation, pool and rule keep for the next round'),
+            model_name="round",
+            name="economy_state",
+            field=models.JSONField(
+                blank=True,
+                db_default=models.Value({}, models.JSONField()),
+                default=dict,
+                help_text="what valuation, pool and rule keep for the next round",
+            ),
         ),
         migrations.AlterField(
-            model_name='client',
-            name='behaviour',
+            model_name="client",
+            name="behaviour",
             field=models.CharField(max_length=130),
         ),
         migrations.AlterField(
-            model_name='round',
-            name='rule',
-            field=models.CharField(blank=True, help_text='name@version of the reward rule', max_length=140),
+            model_name="round",
+            name="rule",
+            field=models.CharField(blank=True, help_text="name@version of the reward rule", max_length=140),
         ),
     ]

@@ -4,20 +4,23 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0009_kinds'),
+        ("simulations", "0009_kinds"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='simulation',
-            name='needs_bytes',
-            field=models.PositiveBigIntegerField(blank=True, help_text='of memory at its peak, as estimated when it was queued', null=True),
+            model_name="simulation",
+            name="needs_bytes",
+            field=models.PositiveBigIntegerField(
+                blank=True, help_text="of memory at its peak, as estimated when it was queued", null=True
+            ),
         ),
         migrations.AddField(
-            model_name='worker',
-            name='most_bytes',
-            field=models.PositiveBigIntegerField(help_text='of memory that one simulation may need there, its FEDSITE_MAX_MEMORY', null=True),
+            model_name="worker",
+            name="most_bytes",
+            field=models.PositiveBigIntegerField(
+                help_text="of memory that one simulation may need there, its FEDSITE_MAX_MEMORY", null=True
+            ),
         ),
     ]

@@ -5,135 +5,182 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('incentives', '0007_economies'),
-        ('simulations', '0010_memory'),
+        ("incentives", "0007_economies"),
+        ("simulations", "0010_memory"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='contribution',
-            name='effort',
-            field=models.PositiveBigIntegerField(help_text='examples trained; null before scheme 3', null=True),
+            model_name="contribution",
+            name="effort",
+            field=models.PositiveBigIntegerField(help_text="examples trained; null before scheme 3", null=True),
         ),
         migrations.AddField(
-            model_name='contribution',
-            name='error',
-            field=models.FloatField(help_text='standard error, where the value is estimated', null=True),
+            model_name="contribution",
+            name="error",
+            field=models.FloatField(help_text="standard error, where the value is estimated", null=True),
         ),
         migrations.AddField(
-            model_name='contribution',
-            name='num_examples',
-            field=models.PositiveIntegerField(help_text='that it reports; null before scheme 3', null=True),
+            model_name="contribution",
+            name="num_examples",
+            field=models.PositiveIntegerField(help_text="that it reports; null before scheme 3", null=True),
         ),
         migrations.AddField(
-            model_name='round',
-            name='best_validation_loss',
-            field=models.FloatField(help_text='of the rounds before', null=True),
+            model_name="round",
+            name="best_validation_loss",
+            field=models.FloatField(help_text="of the rounds before", null=True),
         ),
         migrations.AddField(
-            model_name='round',
-            name='burned_microtokens',
+            model_name="round",
+            name="burned_microtokens",
             field=models.BigIntegerField(db_default=0, default=0),
         ),
         migrations.AddField(
-            model_name='round',
-            name='carried',
-            field=models.FloatField(help_text='what the model gains where nobody sends anything', null=True),
+            model_name="round",
+            name="carried",
+            field=models.FloatField(help_text="what the model gains where nobody sends anything", null=True),
         ),
         migrations.AddField(
-            model_name='round',
-            name='minted_microtokens',
-            field=models.BigIntegerField(help_text='null before scheme 3: the pool', null=True),
+            model_name="round",
+            name="minted_microtokens",
+            field=models.BigIntegerField(help_text="null before scheme 3: the pool", null=True),
         ),
         migrations.AddField(
-            model_name='round',
-            name='previous_validation_loss',
-            field=models.FloatField(help_text='of the model before the round', null=True),
+            model_name="round",
+            name="previous_validation_loss",
+            field=models.FloatField(help_text="of the model before the round", null=True),
         ),
         migrations.AddField(
-            model_name='simulation',
-            name='training_sha256',
-            field=models.CharField(blank=True, db_default='', default='', help_text='of what training alone reads of the configuration', max_length=64),
+            model_name="simulation",
+            name="training_sha256",
+            field=models.CharField(
+                blank=True,
+                db_default="",
+                default="",
+                help_text="of what training alone reads of the configuration",
+                max_length=64,
+            ),
         ),
         migrations.AlterField(
-            model_name='round',
-            name='evidence',
-            field=models.BinaryField(help_text='before scheme 3; since then see incentives.Evidence', null=True),
+            model_name="round",
+            name="evidence",
+            field=models.BinaryField(help_text="before scheme 3; since then see incentives.Evidence", null=True),
         ),
         migrations.AlterField(
-            model_name='round',
-            name='evidence_sha256',
+            model_name="round",
+            name="evidence_sha256",
             field=models.CharField(blank=True, db_index=True, max_length=64),
         ),
         migrations.AlterField(
-            model_name='round',
-            name='treasury_microtokens',
-            field=models.BigIntegerField(help_text='what of the pool nobody got'),
+            model_name="round",
+            name="treasury_microtokens",
+            field=models.BigIntegerField(help_text="what of the pool nobody got"),
         ),
         migrations.CreateModel(
-            name='Shadow',
+            name="Shadow",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveSmallIntegerField(help_text='from 1: those of the configuration, then those added later')),
-                ('label', models.CharField(max_length=60)),
-                ('specification', models.JSONField(help_text='what an economy consists of; resolved once the run has started')),
-                ('added_at', models.DateTimeField(blank=True, help_text='where it was priced after the run; null: with it', null=True)),
-                ('rounds_done', models.PositiveIntegerField(default=0)),
-                ('pool_microtokens', models.BigIntegerField(default=0, help_text='sum over rounds')),
-                ('paid_microtokens', models.BigIntegerField(default=0, help_text='what clients got of it')),
-                ('burned_microtokens', models.BigIntegerField(default=0, help_text='sum over rounds')),
-                ('ledger_head', models.CharField(help_text='second copy, so that a cut tail is seen', max_length=64)),
-                ('ledger_length', models.PositiveIntegerField(default=0, help_text='second copy')),
-                ('ledger', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='incentives.ledger')),
-                ('simulation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='shadows', to='simulations.simulation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "number",
+                    models.PositiveSmallIntegerField(
+                        help_text="from 1: those of the configuration, then those added later"
+                    ),
+                ),
+                ("label", models.CharField(max_length=60)),
+                (
+                    "specification",
+                    models.JSONField(help_text="what an economy consists of; resolved once the run has started"),
+                ),
+                (
+                    "added_at",
+                    models.DateTimeField(
+                        blank=True, help_text="where it was priced after the run; null: with it", null=True
+                    ),
+                ),
+                ("rounds_done", models.PositiveIntegerField(default=0)),
+                ("pool_microtokens", models.BigIntegerField(default=0, help_text="sum over rounds")),
+                ("paid_microtokens", models.BigIntegerField(default=0, help_text="what clients got of it")),
+                ("burned_microtokens", models.BigIntegerField(default=0, help_text="sum over rounds")),
+                ("ledger_head", models.CharField(help_text="second copy, so that a cut tail is seen", max_length=64)),
+                ("ledger_length", models.PositiveIntegerField(default=0, help_text="second copy")),
+                (
+                    "ledger",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="incentives.ledger"
+                    ),
+                ),
+                (
+                    "simulation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="shadows", to="simulations.simulation"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ShadowClient',
+            name="ShadowClient",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField(help_text="the client's")),
-                ('contribution', models.FloatField(default=0.0)),
-                ('reward_microtokens', models.BigIntegerField(default=0)),
-                ('shadow', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='clients', to='simulations.shadow')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField(help_text="the client's")),
+                ("contribution", models.FloatField(default=0.0)),
+                ("reward_microtokens", models.BigIntegerField(default=0)),
+                (
+                    "shadow",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="clients", to="simulations.shadow"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ShadowRound',
+            name="ShadowRound",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('contributions', models.JSONField()),
-                ('errors', models.JSONField(help_text='standard errors, where contributions are estimated', null=True)),
-                ('rewards', models.JSONField(help_text='micro-tokens')),
-                ('pool_microtokens', models.BigIntegerField()),
-                ('minted_microtokens', models.BigIntegerField()),
-                ('burned_microtokens', models.BigIntegerField()),
-                ('evidence_sha256', models.CharField(blank=True, db_index=True, max_length=64)),
-                ('economy_state', models.JSONField(blank=True, default=dict, help_text='what it keeps for the next round')),
-                ('shadow', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='rounds', to='simulations.shadow')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField()),
+                ("contributions", models.JSONField()),
+                ("errors", models.JSONField(help_text="standard errors, where contributions are estimated", null=True)),
+                ("rewards", models.JSONField(help_text="micro-tokens")),
+                ("pool_microtokens", models.BigIntegerField()),
+                ("minted_microtokens", models.BigIntegerField()),
+                ("burned_microtokens", models.BigIntegerField()),
+                ("evidence_sha256", models.CharField(blank=True, db_index=True, max_length=64)),
+                (
+                    "economy_state",
+                    models.JSONField(blank=True, default=dict, help_text="what it keeps for the next round"),
+                ),
+                (
+                    "shadow",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="rounds", to="simulations.shadow"
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='shadow',
-            constraint=models.UniqueConstraint(models.F('simulation'), models.F('number'), name='one_shadow_of_a_number'),
+            model_name="shadow",
+            constraint=models.UniqueConstraint(
+                models.F("simulation"), models.F("number"), name="one_shadow_of_a_number"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='shadow',
-            constraint=models.UniqueConstraint(models.F('simulation'), models.F('label'), name='one_shadow_of_a_label'),
+            model_name="shadow",
+            constraint=models.UniqueConstraint(models.F("simulation"), models.F("label"), name="one_shadow_of_a_label"),
         ),
         migrations.AddConstraint(
-            model_name='shadow',
-            constraint=models.CheckConstraint(condition=models.Q(('number__gte', 1)), name='shadows_from_1'),
+            model_name="shadow",
+            constraint=models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="shadows_from_1"),
         ),
         migrations.AddConstraint(
-            model_name='shadowclient',
-            constraint=models.UniqueConstraint(models.F('shadow'), models.F('number'), name='one_shadow_client_of_a_number'),
+            model_name="shadowclient",
+            constraint=models.UniqueConstraint(
+                models.F("shadow"), models.F("number"), name="one_shadow_client_of_a_number"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='shadowround',
-            constraint=models.UniqueConstraint(models.F('shadow'), models.F('number'), name='one_shadow_round_of_a_number'),
+            model_name="shadowround",
+            constraint=models.UniqueConstraint(
+                models.F("shadow"), models.F("number"), name="one_shadow_round_of_a_number"
+            ),
         ),
     ]

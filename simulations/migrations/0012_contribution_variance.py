@@ -4,20 +4,22 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0011_economies'),
+        ("simulations", "0011_economies"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='client',
-            name='contribution_variance',
-            field=models.FloatField(help_text='sum over rounds of the squares of standard errors; null where nothing is estimated', null=True),
+            model_name="client",
+            name="contribution_variance",
+            field=models.FloatField(
+                help_text="sum over rounds of the squares of standard errors; null where nothing is estimated",
+                null=True,
+            ),
         ),
         migrations.AddField(
-            model_name='shadowclient',
-            name='contribution_variance',
+            model_name="shadowclient",
+            name="contribution_variance",
             field=models.FloatField(help_text="as of a simulation's client", null=True),
         ),
     ]

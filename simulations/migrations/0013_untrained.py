@@ -4,15 +4,16 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('simulations', '0012_contribution_variance'),
+        ("simulations", "0012_contribution_variance"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='contribution',
-            name='untrained',
-            field=models.BooleanField(db_default=False, default=False, help_text='the update that it sent is not of any training of its own'),
+            model_name="contribution",
+            name="untrained",
+            field=models.BooleanField(
+                db_default=False, default=False, help_text="the update that it sent is not of any training of its own"
+            ),
         ),
     ]

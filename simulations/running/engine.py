@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from incentives import fold, rewards
 from incentives.fold import EconomyError, Step
 from incentives.memo import Facts
+from incentives.products import NoProducts
+from incentives.rules import FULL
 from incentives.specification import Specification
 from simulations.config import PAYING, SimulationConfig
 from simulations.running import manifest
 from simulations.running.events import ClientRound, Event, Log, Resolved, Round, ShadowRound
 from training import checkpoints as saved
-from training import datasets, devices, entropy, lines, loop
+from training import datasets, devices, entropy, lines, loop, samplers
 from training.catalogue import DATASETS
 from training.checkpoints import State
 from training.events import RoundTrained, TrainingError
@@ -57,7 +60,9 @@ def simulate(
         config,
         data,
         value=economies.step if config.is_valued else None,
-        looks=config.asks_game,
+        looks=config.looks,
+        keeps=config.keeps,
+        sample=economies.sample if config.feeds_back else None,
         checkpoints=checkpoint_dir,
         resume=resume,
         replay_until=recorded_rounds,
@@ -115,9 +120,15 @@ class Economies:
         self.states = [dict(state) for state in states] or [{} for _ in self.economies]
         self.training_sha256 = config.training_sha256()
 
+    def sample(self, num_examples: NDArray[np.int64], round_number: int) -> tuple[int, ...]:
+        """The next round's cohort, where the paying economy has a say in it."""
+        known = feedback(self.config, self.states[0])
+        return samplers.sample(self.config, num_examples, round_number, **known)
+
     def step(self, trained: RoundTrained, games: RoundGames) -> Valued:
         """What each makes of the next round. TrainingError where one cannot go on."""
         facts = facts_of(self.training_sha256, trained)
+        made = NoProducts("the updates were not kept") if games.deltas is None else games.products.named()
         steps = []
         for place, (label, economy) in enumerate(self.economies):
             if economy.asks_game or self.config.scheme < 3:
@@ -129,7 +140,16 @@ class Economies:
             seed = entropy.digest(self.config.seed, f"valuation/{which}", trained.round_number, 0)
             draw = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8])))
             try:
-                done = fold.step(economy, self.states[place], facts, game, draw=draw, scheme=self.config.scheme)
+                done = fold.step(
+                    economy,
+                    self.states[place],
+                    facts,
+                    game,
+                    draw=draw,
+                    scheme=self.config.scheme,
+                    products=made,
+                    members=self.config.members(is_paying=label == PAYING),
+                )
             except EconomyError as error:
                 raise TrainingError(str(error) if label == PAYING else f"shadows: {label}: {error}") from error
             except rewards.TooManyTokens as error:
@@ -164,11 +184,15 @@ class Economies:
                 contribution=paid.contributions[place] if paid else None,
                 error=paid.errors[place] if paid and paid.errors else None,
                 reward_microtokens=paid.shares[place] if paid else 0,
+                slashed_microtokens=paid.slashed[place] if paid and paid.slashed is not None else None,
             )
             for place, report in enumerate(trained.reports)
         )
         shadows: list[ShadowRound] = []
         others: dict[str | None, bytes] = {}
+        for each in valued.steps if valued else ():
+            if each.paid is not None and each.products is not None:
+                others[each.paid.products_sha256] = each.products
         for number, step in enumerate(valued.steps[1:] if valued else (), 1):
             if step.paid is None or step.measured is None:
                 continue
@@ -185,6 +209,9 @@ class Economies:
                     burned_microtokens=step.paid.burned,
                     evidence_sha256=step.paid.utilities_sha256,
                     economy_state=dict(step.state),
+                    slashed=step.paid.slashed,
+                    scores=dict(step.paid.scores),
+                    products_sha256=step.paid.products_sha256,
                 )
             )
         evidence = done.measured.evidence if done and done.measured else None
@@ -210,6 +237,8 @@ class Economies:
             evidence_sha256=paid.utilities_sha256 if paid else None,
             others=tuple(others.values()),
             economy_state=dict(done.state) if done else {},
+            scores=dict(paid.scores) if paid else {},
+            products_sha256=paid.products_sha256 if paid else None,
             weights_sha256=trained.weights_sha256,
             checkpoint_sha256=trained.checkpoint_sha256,
             train_seconds=trained.train_seconds,
@@ -217,6 +246,22 @@ class Economies:
             valuation_seconds=trained.valuation_seconds,
             duration_seconds=trained.duration_seconds,
         )
+
+
+def feedback(config: SimulationConfig, state: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """What a sampler reads of the paying economy as it is after a round, of all clients in their order."""
+    clients, money = [str(number) for number in range(1, config.num_clients + 1)], state.get("money", {})
+    found: dict[str, tuple[float, ...]] = {}
+    if config.sampler.has("balances"):
+        balances = money.get("balances", {})
+        found["balances"] = tuple(balances.get(client, 0) for client in clients)
+    if config.sampler.has("stakes"):
+        at_first, lost = config.members(is_paying=True).stakes(config.economies[0][1]), money.get("lost", {})
+        found["stakes"] = tuple(at_first[int(client)] - lost.get(client, 0) for client in clients)
+    if config.sampler.has("reputation"):
+        known = state.get("reward_rule", {}).get("reputation", {})
+        found["reputation"] = tuple(known.get(client, FULL) / FULL for client in clients)
+    return found
 
 
 def facts_of(training_sha256: str, trained: RoundTrained) -> Facts:
@@ -250,6 +295,7 @@ def with_lines(config: SimulationConfig, trained: RoundTrained, done: Round) -> 
     if trained.valued is not None and trained.valued.paying.paid is not None:
         yield Log(message=_valuation_line(config, economy, trained.valued))
         yield Log(message=_reward_line(economy, trained, done), level="reward")
+        yield from _slashing_lines(economy, done)
     yield done
 
 
@@ -281,6 +327,26 @@ def _reward_line(economy: Specification, trained: RoundTrained, done: Round) -> 
         kept = f"{done.treasury_microtokens / rewards.MICROTOKENS:,.4f} stay in the treasury"
         return f"{line}; no contribution is above 0, so {kept}"
     return f"{line}; {_why_no_pool(economy, trained, done)}"
+
+
+def _slashing_lines(economy: Specification, done: Round) -> Iterator[Log]:
+    """Who lost a stake and why; of many, the first few."""
+    lost = [(place, part) for place, part in enumerate(done.clients) if part.slashed_microtokens]
+    for place, part in lost[: lines.FEW]:
+        above = [
+            f"{name} {done.scores[name][place]:.3f} is above {entry['above']:g}"
+            for entry in economy.slashing
+            for name in [entry["detector"].kind]
+            if done.scores[name][place] > entry["above"]
+        ]
+        why = (
+            "; ".join(above) or f"the rule {economy.reward_rule.kind}, contribution {figure(part.contribution or 0.0)}"
+        )
+        tokens = (part.slashed_microtokens or 0) / rewards.MICROTOKENS
+        yield Log(message=f"Client {part.client}: {tokens:,.4f} tokens of its stake are lost ({why})", level="warning")
+    if len(lost) > lines.FEW:
+        tokens = sum(part.slashed_microtokens or 0 for _, part in lost) / rewards.MICROTOKENS
+        yield Log(message=f"{len(lost):,} stakes lost {tokens:,.4f} tokens in all", level="warning")
 
 
 def _why_no_pool(economy: Specification, trained: RoundTrained, done: Round) -> str:

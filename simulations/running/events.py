@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from training.events import ClientShare as ClientShare
@@ -41,6 +41,7 @@ class ClientRound:
     contribution: float | None  # None without a valuation
     error: float | None  # standard error of the contribution, where it is estimated
     reward_microtokens: int
+    slashed_microtokens: int | None = None  # that its stake lost; None where nobody has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,9 @@ class ShadowRound:
     burned_microtokens: int
     evidence_sha256: str | None
     economy_state: dict[str, Any]
+    slashed: tuple[int, ...] | None = None  # micro-tokens that stakes lost
+    scores: dict[str, tuple[float, ...]] = field(default_factory=dict)  # by detector
+    products_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +84,10 @@ class Round:
     rule: str | None  # name@version; None without a valuation
     evidence: bytes | None  # utilities of the evaluated coalitions, see incentives.valuation.evidence
     evidence_sha256: str | None
-    others: tuple[bytes, ...]  # the evidence of shadows that is not the paying economy's
+    others: tuple[bytes, ...]  # evidence beside that: shadows', and products of updates, see incentives.products
     economy_state: dict[str, Any]  # what valuation, pool and rule keep for the next round, by field
+    scores: dict[str, tuple[float, ...]] = field(default_factory=dict)  # by detector, in the order of the clients
+    products_sha256: str | None = None
     weights_sha256: str
     checkpoint_sha256: str | None
     train_seconds: float
@@ -128,8 +134,10 @@ def decode(line: str) -> Event:
     if kind == "round":
         values["evidence"] = None if values["evidence"] is None else base64.b64decode(values["evidence"])
         values["others"] = tuple(map(base64.b64decode, values["others"]))
+        values["scores"] = _tuples(values["scores"])
     return KINDS[kind](**values)  # type: ignore[no-any-return]
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return {**found, "scores": _tuples(values["scores"])} if "scores" in values else found

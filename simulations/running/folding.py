@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -38,9 +39,9 @@ class TookTooLong(CannotFold):
 class Child:
     """The process that computes; use it as a context.
 
-    `header`: `specification` (an economy's), `strategy` (the configuration's), `scheme`, `seed`; for plug-ins
-    `plugins_dir`, `plugins` and `sources` (the kept files by source hash). `seconds`: after so many of waiting for its
-    answers it is ended, and TookTooLong is raised.
+    `header`: `specification` (an economy's), `strategy` (the configuration's), `scheme`, `seed`, `members` (the fields
+    of Members); for plug-ins `plugins_dir`, `plugins` and `sources` (the kept files by source hash). `seconds`: after
+    so many of waiting for its answers it is ended, and TookTooLong is raised.
     """
 
     def __init__(self, header: Mapping[str, Any], seconds: float | None = None) -> None:
@@ -69,17 +70,25 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def priced(self, facts: Mapping[str, Any], tables: Sequence[bytes]) -> tuple[dict[str, Any], bytes | None]:
-        """What the economy makes of the next round (the fields of Paid), and its evidence. CannotFold."""
-        answer = self._ask({"facts": facts, "tables": _text(tables)})
-        evidence = answer.pop("evidence")
-        return answer["paid"], None if evidence is None else base64.b64decode(evidence)
+    def priced(
+        self, facts: Mapping[str, Any], tables: Sequence[bytes], products: Sequence[bytes]
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """What the economy makes of the next round (the fields of Paid), and its evidence: the coalitions and products
+        that it asked for. CannotFold."""
+        answer = self._ask({"facts": facts, "tables": _text(tables), "products": _text(products)})
+        return answer["paid"], [base64.b64decode(each) for each in answer["evidence"]]
 
     def checked(
-        self, facts: Mapping[str, Any], tables: Sequence[bytes], state: Mapping[str, Any], paid: Mapping[str, Any]
+        self,
+        facts: Mapping[str, Any],
+        tables: Sequence[bytes],
+        products: Sequence[bytes],
+        state: Mapping[str, Any],
+        paid: Mapping[str, Any],
     ) -> str:
         """What of a recorded payment does not follow, first things first; an empty text where all does. CannotFold."""
-        difference: str = self._ask({"facts": facts, "tables": _text(tables), "state": state, "paid": paid})["wrong"]
+        question = {"facts": facts, "tables": _text(tables), "products": _text(products), "state": state, "paid": paid}
+        difference: str = self._ask(question)["wrong"]
         return difference
 
     def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,13 +158,17 @@ def _answers(header: Mapping[str, Any]) -> Any:
     from extensions import loading
     from incentives import fold
     from incentives.memo import Facts
-    from incentives.specification import Specification
+    from incentives.products import KeptProducts
+    from incentives.specification import Members, Specification
     from incentives.valuation.evidence import EvidenceError
     from simulations.config import SimulationConfig
     from training import entropy
 
     state: Mapping[str, Any] = {}
     economy = strategy = failure = None
+    of_members = header["members"]
+    holders = {int(identity): holder for identity, holder in of_members["holders"].items()}
+    members = Members(**{**of_members, "holders": holders})
     try:
         wanted = {"economy": header["specification"]}
         if header.get("sources"):
@@ -179,15 +192,17 @@ def _answers(header: Mapping[str, Any]) -> Any:
             which = json.dumps(economy.valuation.to_dict(), sort_keys=True)
             seed = entropy.digest(header["seed"], f"valuation/{which}", facts.round_number, 0)
             draw = np.random.Generator(np.random.PCG64(int.from_bytes(seed[:8])))
+            products = KeptProducts(facts.cohort, [base64.b64decode(each) for each in question["products"]])
+            beside = {"scheme": header["scheme"], "products": products, "members": members}
             if "paid" in question:
-                answer = _compared(question, economy, facts, game, draw, header["scheme"])
+                answer = _compared(question, economy, facts, game, draw, beside)
             else:
-                done = fold.step(economy, state, facts, game, draw=draw, scheme=header["scheme"])
+                done = fold.step(economy, state, facts, game, draw=draw, **beside)
                 state = done.state
-                evidence = done.measured.evidence if done.measured else None
+                evidence = [done.measured.evidence if done.measured else None, done.products]
                 answer = {
                     "paid": dataclasses.asdict(done.paid) if done.paid else None,
-                    "evidence": None if evidence is None else base64.b64encode(evidence).decode(),
+                    "evidence": _text([each for each in evidence if each is not None]),
                 }
         except (EvidenceError, fold.EconomyError, ValueError) as error:
             answer = {"error": f"round {question['facts']['round_number']}: {error}"}
@@ -216,28 +231,42 @@ CLOSE = 1e-9  # of contributions that are computed again
 
 
 def _compared(
-    question: Mapping[str, Any], economy: Any, facts: Any, game: Any, draw: Any, scheme: int
+    question: Mapping[str, Any], economy: Any, facts: Any, game: Any, draw: Any, beside: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The contributions again from the evidence, to CLOSE; the payment again from those that were recorded, to the
-    unit."""
+    """Contributions and scores again from the evidence, to CLOSE; the payment again from those that were recorded, to
+    the unit. What was recorded of products is what was asked for now."""
     from incentives import fold
+    from incentives.products import RecordedProducts
 
     recorded, state = question["paid"], question["state"]
-    measured = fold.measure(economy, state, game, draw=draw, scheme=scheme)
-    for client, now, then in zip(facts.cohort, measured.contributions, recorded["contributions"], strict=True):
-        if abs(now - then) > CLOSE * max(1.0, abs(then)):
-            return {"wrong": f"client {client} is worth {now}, recorded {then}"}
+    products = RecordedProducts(beside["products"])
+    measured = fold.measure(economy, state, facts, game, draw=draw, scheme=beside["scheme"], products=products)
+    figures = {"is worth": (measured.contributions, recorded["contributions"])}
+    if measured.scores.keys() != recorded["scores"].keys():
+        return {"wrong": f"the detectors are {[*measured.scores]}, recorded {[*recorded['scores']]}"}
+    figures |= {f"has {name}": (found, recorded["scores"][name]) for name, found in measured.scores.items()}
+    for what, (found, said) in figures.items():
+        for client, now, then in zip(facts.cohort, found, said, strict=True):
+            if abs(now - then) > CLOSE * max(1.0, abs(then)):
+                return {"wrong": f"client {client} {what} {now}, recorded {then}"}
     if measured.utilities_sha256 != recorded["utilities_sha256"]:
         return {"wrong": "it asked for other coalitions than its evidence has"}
     measured = dataclasses.replace(
         measured,
         contributions=tuple(recorded["contributions"]),
         errors=None if recorded["errors"] is None else tuple(recorded["errors"]),
+        scores={name: tuple(scores) for name, scores in recorded["scores"].items()},
     )
-    paid = json.loads(json.dumps(dataclasses.asdict(fold.pay(economy, state, facts, measured, scheme=scheme))))
-    for client, now, then in zip(facts.cohort, paid["shares"], recorded["shares"], strict=True):
-        if now != then:
-            return {"wrong": f"client {client} gets {now:,} micro-tokens, recorded {then:,}"}
+    again = fold.pay(economy, state, facts, measured, **{**beside, "products": products})
+    evidence = products.packed(facts.cohort)
+    if (evidence and hashlib.sha256(evidence).hexdigest()) != recorded["products_sha256"]:
+        return {"wrong": "it asked for other products than its evidence has"}
+    paid = json.loads(json.dumps(dataclasses.asdict(again)))
+    for what, name in (("gets", "shares"), ("loses of its stake", "slashed")):
+        nothing = [0] * len(facts.cohort)
+        for client, now, then in zip(facts.cohort, paid[name] or nothing, recorded[name] or nothing, strict=True):
+            if now != then:
+                return {"wrong": f"client {client} {what} {now:,} micro-tokens, recorded {then:,}"}
     for name in ("pool", "minted", "burned", "state"):
         if paid[name] != recorded[name]:
             return {"wrong": f"{name} is {paid[name]}, recorded {recorded[name]}"}

@@ -230,6 +230,8 @@ def _round_row(simulation: Simulation, event: events.Round) -> Round:
         evidence=event.evidence if simulation.scheme < 3 else None,
         evidence_sha256=event.evidence_sha256 or "",
         economy_state=event.economy_state,
+        scores={name: list(scores) for name, scores in event.scores.items()},
+        products_sha256=event.products_sha256 or "",
         weights_sha256=event.weights_sha256,
         checkpoint_sha256=event.checkpoint_sha256 or "",
         train_seconds=event.train_seconds,
@@ -250,7 +252,8 @@ def _contributions(row: Round, event: events.Round) -> None:
         if part.error is not None:
             client.contribution_variance = (client.contribution_variance or 0.0) + part.error * part.error
         client.reward_microtokens += part.reward_microtokens
-    sums = ["rounds", "contribution", "contribution_variance", "reward_microtokens"]
+        client.slashed_microtokens += part.slashed_microtokens or 0
+    sums = ["rounds", "contribution", "contribution_variance", "reward_microtokens", "slashed_microtokens"]
     Client.objects.bulk_update(clients.values(), sums, batch_size=200)
     Contribution.objects.bulk_create(
         Contribution(
@@ -262,6 +265,7 @@ def _contributions(row: Round, event: events.Round) -> None:
             value=part.contribution,
             error=part.error,
             reward_microtokens=part.reward_microtokens,
+            slashed_microtokens=part.slashed_microtokens,
             loss_before=part.loss_before,
             loss_after=part.loss_after,
             update_norm=part.update_norm,
@@ -275,6 +279,7 @@ def paid_of_event(event: events.Round) -> Paid | None:
     if event.rule is None:
         return None
     errors = tuple(part.error for part in event.clients if part.error is not None)
+    slashed = tuple(part.slashed_microtokens for part in event.clients if part.slashed_microtokens is not None)
     return Paid(
         contributions=tuple(part.contribution or 0.0 for part in event.clients),
         errors=errors or None,
@@ -284,6 +289,9 @@ def paid_of_event(event: events.Round) -> Paid | None:
         shares=tuple(part.reward_microtokens for part in event.clients),
         utilities_sha256=event.evidence_sha256,
         state=event.economy_state,
+        slashed=slashed or None,
+        scores=event.scores,
+        products_sha256=event.products_sha256,
     )
 
 
@@ -307,7 +315,8 @@ def _pay(simulation: Simulation, event: events.Round) -> None:
         if paid is not None:
             economy = Specification.from_dict(simulation.config)
             memo = economies.memo(number, facts_sha256, economy, paid)
-            postings.append(economies.posting(simulation.ledger_id, number, clients, paid, memo))
+            at_stake = economies.at_stake(simulation, economy)
+            postings.append(economies.posting(simulation.ledger_id, number, clients, paid, memo, **at_stake))
         if event.shadows:
             shadows = {
                 each.number: each
@@ -319,8 +328,10 @@ def _pay(simulation: Simulation, event: events.Round) -> None:
                     raise Diverged(
                         f"The ledger of {shadow.label} does not end where this run left it: run verify_ledger"
                     )
-                memo = economies.memo(number, facts_sha256, Specification.from_dict(shadow.specification), of_shadow)
-                postings.append(economies.posting(shadow.ledger_id, number, clients, of_shadow, memo))
+                economy = Specification.from_dict(shadow.specification)
+                memo = economies.memo(number, facts_sha256, economy, of_shadow)
+                at_stake = economies.at_stake(simulation, economy)
+                postings.append(economies.posting(shadow.ledger_id, number, clients, of_shadow, memo, **at_stake))
             economies.record(made, number, clients)
     try:
         posted = {each.ledger_id: each for each in ledger.post_together(postings)} if postings else {}

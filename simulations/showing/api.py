@@ -18,6 +18,7 @@ from pydantic import Field
 
 import kinds
 from incentives.paging import Problem, link_next, page
+from incentives.specification import ABOVE, MOST_ENTRIES, SHARE
 from simulations import owners, reading
 from simulations.config import CHOICES, FIELDS, MOST_SHADOWS, OF_AN_ECONOMY, SimulationConfig
 from simulations.models import Event, Origin, Simulation, Status
@@ -127,6 +128,12 @@ def field_schema(name: str) -> dict[str, Any]:
     elif name == "population":
         share = {"share": {"type": "number", "minimum": 0.0, "maximum": 1.0}}
         schema = {"type": "array", "maxItems": MOST_SHARES, "items": of_kinds("behaviour", BOUNDED | share, ["share"])}
+    elif name == "detectors":
+        schema = {"type": "array", "maxItems": MOST_ENTRIES, "items": a_detector()}
+    elif name == "slashing":
+        entry = {"detector": a_detector(), "above": ABOVE.schema(), "share": SHARE.schema()}
+        entry = {"type": "object", "required": ["detector"], "additionalProperties": False, "properties": entry}
+        schema = {"type": "array", "maxItems": MOST_ENTRIES, "items": entry}
     elif name == "shadows":
         fields = {each: field_schema(each) for each in OF_AN_ECONOMY}
         label = {"label": {"type": "string", "minLength": 1, "maxLength": 60}}
@@ -135,6 +142,10 @@ def field_schema(name: str) -> dict[str, Any]:
     else:
         return metadata["parameter"].schema()
     return {"description": metadata["help"], **schema}
+
+
+def a_detector() -> dict[str, Any]:
+    return {"oneOf": [{"type": "string", "enum": list(kinds.family("detector"))}, of_kinds("detector")]}
 
 
 BOUNDED = {"from_round": FROM_ROUND.schema(), "to_round": TO_ROUND.schema()}
@@ -252,7 +263,7 @@ AFTER = {"name": "after", "in": "query", "schema": {"type": "integer", "minimum"
 AS_QUERY: list[dict[str, Any]] = [
     {"name": name, "in": "query", "schema": field_schema(name)}
     for name in (*FIELDS, *SimulationConfig.FLAT)
-    if name not in ("behaviours", "population")
+    if name not in ("behaviours", "population", "detectors", "slashing")
 ]
 LAST_OF_ANY = LAST | {"schema": {"type": "string", "description": "simulation-event"}}
 

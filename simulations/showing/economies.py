@@ -4,9 +4,10 @@ priced after the run, and all of it as tables."""
 import base64
 import dataclasses
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from asgiref.sync import sync_to_async
@@ -22,7 +23,7 @@ import kinds
 from incentives.export import as_object
 from incentives.models import Evidence, Ledger, Transaction, Transfer
 from incentives.paging import Problem, link_next
-from incentives.specification import Specification
+from incentives.specification import STRUCTURED, Specification
 from kinds import ConfigError
 from simulations import economies as rows
 from simulations import owners, records, repricing, tables
@@ -107,6 +108,10 @@ class EconomyOfRound(Schema):
     shares: list[int]
     state: dict[str, Any] = Field(description="what it keeps for the next round")
     utilities_sha256: str | None = Field(description="of the utilities that it asked for")
+    slashed: list[int] | None = Field(description="that stakes lost; null where nobody has one")
+    scores: dict[str, list[float]] = Field(description="by detector")
+    products_sha256: str | None = Field(description="of the products of updates that it asked for")
+    stakes: list[tuple[int, int]] = Field(description="in round 1: clients, and what each has at stake from the start")
     economy_sha256: str | None = Field(description="null before scheme 3, whose payments commit to less")
     transaction: dict[str, Any] | None = Field(description="as in the ledger's JSON Lines; null where none was posted")
 
@@ -119,6 +124,7 @@ class EvidenceOut(Schema):
     facts_sha256: str | None = Field(description="null where a run of an older release did not write them down")
     economies: list[EconomyOfRound] = Field(description="that measure and pay; the paying one first")
     utilities: list[Utilities] = Field(description="each once, though several economies may have asked for it")
+    products: list[Utilities] = Field(description="of updates, each once; see incentives/products.py")
 
 
 class Computed(Schema):
@@ -255,6 +261,7 @@ def evidence(request: HttpRequest, simulation_id: SimulationId, number: RoundNum
                 | {field.name: getattr(paid, field.name) for field in dataclasses.fields(paid)}
                 | {"economy_sha256": paid.sha256(economy.hashed()) if is_hashed else None}
                 | {"transaction": posted.get(ledger)}
+                | {"stakes": list(rows.at_stake(simulation, economy).get("stakes", {}).items()) if number == 1 else []}
             )
     return {
         "simulation": simulation.pk,
@@ -264,6 +271,7 @@ def evidence(request: HttpRequest, simulation_id: SimulationId, number: RoundNum
         "facts_sha256": facts.sha256() if is_told else None,
         "economies": told,
         "utilities": _utilities(row, {each["utilities_sha256"] for each in told} - {None}),
+        "products": _kept({each["products_sha256"] for each in told} - {None}, "FEDPROD1"),
     }
 
 
@@ -280,11 +288,13 @@ def _posted(simulation: Simulation, number: int) -> dict[int, dict[str, Any]]:
 
 def _utilities(row: Round, wanted: set[str]) -> list[dict[str, Any]]:
     """The tables of a round's economies; those of schemes 1 and 2 lie in the round's row."""
-    if row.evidence is not None:
-        contents = {row.evidence_sha256: bytes(row.evidence)}
-        sizes = {sha256: len(content) for sha256, content in contents.items()}
-    else:
-        contents, sizes = {}, {}
+    return _kept(wanted, "FEDGAME3", {} if row.evidence is None else {row.evidence_sha256: bytes(row.evidence)})
+
+
+def _kept(wanted: set[str], layout: str, known: Mapping[str, bytes] = MappingProxyType({})) -> list[dict[str, Any]]:
+    """Evidence of this layout by its hashes; what is `known` is told too."""
+    contents = dict(known)
+    sizes = {sha256: len(content) for sha256, content in contents.items()}
     kept = Evidence.objects.filter(sha256__in=wanted - sizes.keys())
     sizes |= dict(kept.order_by("sha256").values_list("sha256", Length("content")))
     if sum(sizes.values()) <= MOST_TABLE_BYTES:
@@ -292,7 +302,7 @@ def _utilities(row: Round, wanted: set[str]) -> list[dict[str, Any]]:
     return [
         {
             "sha256": sha256,
-            "layout": contents[sha256][:8].decode() if sha256 in contents else "FEDGAME3",
+            "layout": contents[sha256][:8].decode() if sha256 in contents else layout,
             "bytes": size,
             "base64": base64.b64encode(contents[sha256]).decode() if sha256 in contents else None,
         }
@@ -389,7 +399,9 @@ def checked_economy(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             continue
         metadata = OF_AN_ECONOMY[name].metadata
         try:
-            if metadata["family"]:
+            if name in STRUCTURED:
+                STRUCTURED[name](value)
+            elif metadata["family"]:
                 kinds.checked(metadata["family"], value, name)
             else:
                 metadata["parameter"].check(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,10 @@ from simulations.showing.typed import (
     inline,
     lines_syntax,
     parse_behaviours,
+    parse_detectors,
     parse_population,
     parse_shadows,
+    parse_slashing,
     value_of,
 )
 from training.behaviours import FROM_ROUND, TO_ROUND
@@ -259,6 +261,15 @@ def texts_of(values: Mapping[str, Any]) -> dict[str, str]:
     return texts
 
 
+PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "behaviours": parse_behaviours,
+    "population": parse_population,
+    "detectors": parse_detectors,
+    "slashing": parse_slashing,
+    "shadows": parse_shadows,
+}
+
+
 def parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """Values for SimulationConfig, and errors of texts that are no value at all, by the form's field."""
     values: dict[str, Any] = {}
@@ -266,12 +277,8 @@ def parse(texts: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     for name in FIELDS:
         text = texts[name]
         try:
-            if name == "behaviours":
-                values[name] = parse_behaviours(text)
-            elif name == "population":
-                values[name] = parse_population(text)
-            elif name == "shadows":
-                values[name] = parse_shadows(text)
+            if name in LINES:
+                values[name] = PARSERS[name](text)
             elif name not in CHOICES:
                 values[name] = value_of(FIELDS[name].metadata["parameter"], text)
             elif text not in kinds.family(CHOICES[name]):
@@ -327,6 +334,9 @@ def economy_catalogue() -> list[dict[str, Any]]:
                 for kind in kinds.family(CHOICES[name]).values()
                 if (name, kind.name) != ("valuation", "none")
             ]
+        elif name in LINES:
+            example = "norm,replay" if name == "detectors" else "replay:0.99:0.5,norm:0.8:1"
+            made |= {"words": [], "hint": f"; as in {example}; {NO_LIMIT}: none", "bounds": "without spaces"}
         else:
             parameter = field.metadata["parameter"]
             made["words"] = [(word, wording.short(word)) for word in parameter.choices]

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kinds
+from incentives.specification import STRUCTURED
 from kinds import Parameter
 from kinds.parameter import MOST_CLIENTS, stretches
 from simulations.config import CHOICES, OF_AN_ECONOMY
 from simulations.showing import wording
 
-LINES = ("behaviours", "population", "shadows")  # fields of several lines: a client, a share, an economy in each
+# Fields of several lines: a client, a share, a detector, a threshold, an economy in each.
+LINES = ("behaviours", "population", "detectors", "slashing", "shadows")
 NO_LIMIT = "none"  # of an economy's budget, where the paying one has one
 BEHAVIOUR = re.compile(r"\s*(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
 SHARE = re.compile(r"\s*(?P<share>[\d.]+)\s*(?P<percent>%?)(?P<behaviour>\s.*)")
@@ -29,6 +31,10 @@ def as_text(value: Any) -> str:
         return "\n".join(f"{stretches(clients)}: {_line(given)}" for clients, given in wording.together(value))
     if isinstance(value, list) and value and "label" in value[0]:
         return "\n".join(_economy_line(entry) for entry in value)
+    if isinstance(value, list) and value and isinstance(value[0], Mapping) and "share" not in value[0]:
+        return "\n".join(_line(given, "detector") for given in value)
+    if isinstance(value, list) and value and isinstance(value[0], Mapping) and "detector" in value[0]:
+        return "\n".join(_slash_line(entry) for entry in value)
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return "\n".join(f"{wording.percent(entry['share'])}% {_line(entry)}" for entry in value)
     if isinstance(value, list):
@@ -38,9 +44,16 @@ def as_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _line(given: Mapping[str, Any]) -> str:
-    """A behaviour as one types it, without what is at its default: 'label_flip fraction=0.5'."""
-    found = kinds.family("behaviour").get(given["kind"])
+def _slash_line(entry: Mapping[str, Any]) -> str:
+    """'replay above=0.99 share=0.5'; parameters of the detector as detector.name=value."""
+    kind, *parameters = _line(entry["detector"], "detector").split()
+    own = "".join(f" detector.{each}" for each in parameters)
+    return f"{kind} above={inline(entry['above'])} share={inline(entry['share'])}{own}"
+
+
+def _line(given: Mapping[str, Any], family: str = "behaviour") -> str:
+    """A behaviour, or a detector, as one types it, without what is at its default: 'label_flip fraction=0.5'."""
+    found = kinds.family(family).get(given["kind"])
     usual = {name: parameter.plain(parameter.default) for name, parameter in found.parameters.items()} if found else {}
     beside = ("kind", "share", "source_sha256")
     odd = [
@@ -55,6 +68,9 @@ def _economy_line(entry: Mapping[str, Any]) -> str:
     for name, value in entry.items():
         if name == "label":
             continue
+        if name in STRUCTURED:
+            words.append(f"{name}={','.join(_packed(each) for each in value) or NO_LIMIT}")
+            continue
         if name not in CHOICES:
             words.append(f"{name}={NO_LIMIT if value is None else as_text(value)}")
             continue
@@ -66,6 +82,27 @@ def _economy_line(entry: Mapping[str, Any]) -> str:
         odd = {each: given for each, given in value.items() if each not in ("kind", "source_sha256")}
         words += [f"{name}.{each}={inline(given)}" for each, given in odd.items() if given != usual.get(each)]
     return f"{entry['label']}: {' '.join(words)}".rstrip()
+
+
+def _packed(entry: Mapping[str, Any]) -> str:
+    """A detector, or a threshold, without a space: 'norm', 'replay:0.99:0.5'."""
+    if "detector" not in entry:
+        return str(entry["kind"])
+    return f"{entry['detector']['kind']}:{inline(entry['above'])}:{inline(entry['share'])}"
+
+
+def _unpacked(name: str, text: str) -> list[Any]:
+    """Of `_packed`, joined by commas. ValueError for another form."""
+    words = [] if text == NO_LIMIT else text.split(",")
+    if name == "detectors":
+        return words
+    entries = []
+    for word in words:
+        kind, *figures = word.split(":")
+        if not kind or len(figures) != 2:
+            raise ValueError(f"expected detector:above:share, as in replay:0.99:0.5, not {word[:40]}")
+        entries.append({"detector": kind, "above": number(figures[0]), "share": number(figures[1])})
+    return entries
 
 
 def value_of(parameter: Parameter, text: str) -> Any:
@@ -127,12 +164,39 @@ def parse_population(text: str) -> list[dict[str, Any]]:
     return entries
 
 
+def parse_detectors(text: str) -> list[dict[str, Any]]:
+    """'norm', a detector a line, with its parameters as of behaviours. ValueError names the line."""
+    found = []
+    for place, line in _lines(text):
+        detector = _behaviour(line)
+        if detector is None:
+            raise ValueError(f"line {place}: expected a detector, as in norm")
+        found.append(detector)
+    return found
+
+
+def parse_slashing(text: str) -> list[dict[str, Any]]:
+    """'replay above=0.99 share=0.5', a threshold a line. ValueError names the line."""
+    entries = []
+    for place, line in _lines(text):
+        kind, *words = line.split()
+        entry: dict[str, Any] = {"detector": {"kind": kind}}
+        for word in words:
+            name, equals, given = word.partition("=")
+            name, is_own = name.removeprefix("detector."), name.startswith("detector.")
+            if not equals or not (is_own or name in ("above", "share")):
+                raise ValueError(f"line {place}: expected above and share, as in replay above=0.99 share=0.5")
+            (entry["detector"] if is_own else entry)[name] = _parameter(given)
+        entries.append(entry)
+    return entries
+
+
 def parse_shadows(text: str) -> list[dict[str, Any]]:
     """'wage: reward_rule=wage_bonus reward_rule.share=0.2', an economy a line: its label, and what it does not take
     from the paying one. ValueError names the line."""
     entries = []
     for place, line in _lines(text):
-        label, colon, rest = line.rpartition(":")  # a label may have colons, values have none
+        label, colon, rest = _label_and_rest(line)
         if not colon or not label.strip():
             raise ValueError(
                 f"line {place}: expected a label, a colon and what is other, as in by size: valuation=data_size"
@@ -147,6 +211,9 @@ def parse_shadows(text: str) -> list[dict[str, Any]]:
                 )
             if name not in CHOICES:
                 try:
+                    if name in STRUCTURED:
+                        entry[name] = _unpacked(name, given)
+                        continue
                     entry[name] = value_of(
                         OF_AN_ECONOMY[name].metadata["parameter"], "" if given == NO_LIMIT else given
                     )
@@ -158,6 +225,15 @@ def parse_shadows(text: str) -> list[dict[str, Any]]:
                 entry[name] = {"kind": given, **entry.get(name, {})}
         entries.append(entry)
     return entries
+
+
+def _label_and_rest(line: str) -> tuple[str, str, str]:
+    """At the colon that ends the line, else the last before a space, else the first: a label may have colons, and so
+    may thresholds."""
+    line = line.rstrip()
+    at = len(line) - 1 if line.endswith(":") else max(line.rfind(": "), -1)
+    at = line.find(":") if at < 0 else at
+    return (line[:at], ":", line[at + 1 :]) if at >= 0 else (line, "", "")
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -193,6 +269,12 @@ def lines_syntax(name: str) -> str:
             "One line for each: a label, a colon, and what it does not take from the paying one, as in wage: "
             f"reward_rule=wage_bonus reward_rule.share=0.2. There are {', '.join(OF_AN_ECONOMY)}; {families}"
         )
+    if name in STRUCTURED:
+        example = "norm" if name == "detectors" else "replay above=0.99 share=0.5"
+        bounds = (
+            "" if name == "detectors" else ": a score from 0 to 1, and the share of the stake that is lost above it"
+        )
+        return f"One line for each, as in {example}{bounds}. There are: {', '.join(kinds.family('detector'))}"
     there = "; ".join(
         " ".join([kind.name, *(f"{each}={inline(parameter.default)}" for each, parameter in kind.parameters.items())])
         for kind in kinds.family("behaviour").values()

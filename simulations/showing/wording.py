@@ -46,6 +46,9 @@ LABELS = {
     "pool": "Pool of a round",
     "reward_rule": "Pool split by",
     "shadows": "Other economies",
+    "stake": "Stake, tokens",
+    "slashing": "Stake lost",
+    "slashed_to": "Lost stakes go to",
     "burn_share": "Share burned",
     "budget_tokens": "Budget, tokens",
     "tokens": "Tokens a round",
@@ -175,6 +178,12 @@ def configuration(simulation: Simulation) -> list[dict[str, Any]]:
         if name == "population":
             of_group.append(row | {"value": "none", "entries": _shares(value)})
             continue
+        if name == "detectors":
+            of_group.append(row | {"value": "none", "entries": [(each["kind"], _parameters(each)) for each in value]})
+            continue
+        if name == "slashing":
+            of_group.append(row | {"value": "none", "entries": [(e["detector"]["kind"], _threshold(e)) for e in value]})
+            continue
         if name == "shadows":
             of_group.append(row | {"value": "none", "entries": [(each["label"], economy(each)) for each in value]})
             continue
@@ -215,11 +224,31 @@ def _shares(population: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
+def _parameters(given: Mapping[str, Any]) -> str:
+    named = [f"{label(name).lower()} {_shown(value)}" for name, value in given.items() if name not in _NOT_TOLD]
+    return ", ".join(named) or "scores"
+
+
+_NOT_TOLD = ("kind", "source_sha256")
+
+
+def _threshold(entry: Mapping[str, Any]) -> str:
+    """'above 0.99 costs 50 % of the stake'."""
+    return f"above {entry['above']:g} costs {percent(entry['share'])} % of the stake"
+
+
 def economy(entry: Mapping[str, Any]) -> str:
     """What an economy does not take from the paying one: 'contribution by data size, pool of a round fixed'."""
     words = []
     for name, value in entry.items():
         if name == "label":
+            continue
+        if name in ("detectors", "slashing"):
+            told = [
+                f"{each['detector']['kind']} {_threshold(each)}" if "detector" in each else each["kind"]
+                for each in value
+            ]
+            words.append(f"{label(name).lower()}: {'; '.join(told) or 'none'}")
             continue
         if name not in CHOICES:
             words.append(f"{label(name).lower()} {_shown(value)}")

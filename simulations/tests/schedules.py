@@ -18,6 +18,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,10 +33,11 @@ FAULTS_END = 60.0  # virtual seconds; then all that is left must come to its end
 PATIENCE = 600.0
 SHADOWS = [
     {"label": "by size", "valuation": "data_size", "pool": "fixed"},
-    {"label": "wage", "reward_rule": {"kind": "wage_bonus", "share": 0.5}, "burn_share": 0.1},
+    {"label": "wage", "reward_rule": {"kind": "wage_bonus", "share": 0.5}, "burn_share": 0.1, "slashed_to": "burn"},
 ]
+STAKE = {"stake": 2.0, "slashing": [{"detector": "norm", "above": 0.001, "share": 0.25}], "detectors": ["foolsgold"]}
 LATER: dict[str, Any] = {"reward_rule": "equal", "pool": {"kind": "treasury", "tokens": 3.0, "rounds": 2}}
-SMALL = {"num_clients": 2, "num_rounds": 2, "behaviours": {}, "shadows": SHADOWS}
+SMALL = {"num_clients": 2, "num_rounds": 2, "behaviours": {}, "shadows": SHADOWS, **STAKE}
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -289,18 +291,17 @@ class Inline:
 
     def __exit__(self, *error: object) -> None: ...
 
-    def priced(self, facts: Any, tables: Any) -> tuple[Any, bytes | None]:
-        answer = self.ask(facts, tables)
-        evidence = answer["evidence"]
-        return answer["paid"], None if evidence is None else base64.b64decode(evidence)
+    def priced(self, facts: Any, tables: Any, products: Any) -> tuple[Any, list[bytes]]:
+        answer = self.ask(facts, tables, products)
+        return answer["paid"], [base64.b64decode(each) for each in answer["evidence"]]
 
-    def checked(self, facts: Any, tables: Any, state: Any, paid: Any) -> str:
-        return str(self.ask(facts, tables, state=state, paid=paid)["wrong"])
+    def checked(self, facts: Any, tables: Any, products: Any, state: Any, paid: Any) -> str:
+        return str(self.ask(facts, tables, products, state=state, paid=paid)["wrong"])
 
-    def ask(self, facts: Any, tables: Any, **more: Any) -> Any:
-        from simulations.running.folding import CannotFold
+    def ask(self, facts: Any, tables: Any, products: Any, **more: Any) -> Any:
+        from simulations.running.folding import CannotFold, _text
 
-        question = {"facts": facts, "tables": [base64.b64encode(each).decode() for each in tables], **more}
+        question = {"facts": facts, "tables": _text(tables), "products": _text(products), **more}
         answer = json.loads(json.dumps(self.answers.send(json.loads(json.dumps(question)))))
         if "error" in answer:
             raise CannotFold(answer["error"])
@@ -410,6 +411,11 @@ def outcome(simulation: Any) -> tuple[Any, ...]:
     for each in (simulation, *shadows):
         found = ledger.verify(each.ledger, verifier.noted, records.wrong)
         assert found.ok, found.problem
+        held: Counter[str] = Counter()
+        for name, balance in each.ledger.accounts.values_list("name", "balance"):
+            held[name.partition(":")[0]] += balance
+        assert -held["mint"] == held["client"] + held["stake"] + held["treasury"] + held["burn"]
+        assert held["stake"] < 4_000_000 or each.rounds_done == 0, "nobody lost a stake, so nothing is shown"
     of_shadow = ("label", "ledger_head", "ledger_length", "rounds_done", "pool_microtokens", "paid_microtokens")
     return (
         *(getattr(shadow, name) for shadow in shadows for name in of_shadow),
@@ -418,6 +424,7 @@ def outcome(simulation: Any) -> tuple[Any, ...]:
         *(simulation.pool_microtokens, simulation.paid_microtokens),
         *simulation.rounds.order_by("number").values_list("number", "weights_sha256", "evidence_sha256"),
         *simulation.clients.order_by("number").values_list("number", "rounds", "contribution", "reward_microtokens"),
+        *simulation.clients.order_by("number").values_list("number", "slashed_microtokens"),
         Contribution.objects.filter(round__simulation=simulation).count(),
     )
 

@@ -39,6 +39,24 @@ def test_equal_where_nothing_was_changed_and_the_first_difference_where_somethin
     assert pruned.stdout.startswith(begin), "who was paid was let go of"
 
 
+def test_stakes_scores_and_who_was_sampled_come_out_again(site, tmp_path):
+    wanted = {
+        "stake": "2",
+        "sampler": "by_stake",
+        "detectors": '["foolsgold", "replay"]',
+        "slashing": '[{"detector": "norm", "above": 0.01, "share": 0.5}]',
+    }
+    done = servers.run_manage(
+        "run_simulation", *FIELDS, *(f"--set={name}={value}" for name, value in wanted.items()), environment=site
+    )
+    assert done.returncode == 0, done.stderr
+    equal = servers.run_manage("audit_simulation", "1", environment=site)
+    assert equal.stdout == "Equal: 2 rounds trained again, 2 payments of 1 economies\n", equal.stderr
+    execute(tmp_path, "UPDATE simulations_contribution SET slashed_microtokens = 7 WHERE client_id = 2")
+    other = servers.run_manage("audit_simulation", "1", environment=site)
+    assert other.stderr.splitlines()[-1].startswith("round 1: paying: slashed of client 2 is ")
+
+
 def execute(folder: Path, statement: str) -> None:
     with closing(sqlite3.connect(folder / "db.sqlite3")) as database, database:
         database.execute(statement)

@@ -329,7 +329,7 @@ def test_it_ends_a_child_that_takes_too_long(client, monkeypatch):
     assert (answer.status_code, f"Use manage.py reprice {simulation.pk}" in answer.json()["detail"]) == (422, True)
     assert not Shadow.objects.exists()
     with Child({"specification": {}}, 0.0) as child, pytest.raises(TookTooLong):
-        child.priced({}, [])
+        child.priced({}, [], [])
     assert child.process.wait() == -9
 
 

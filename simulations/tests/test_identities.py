@@ -2,6 +2,7 @@
 balances sum to zero, and only the mint is below it. And what rows give back hashes as what was written."""
 
 import dataclasses
+import hashlib
 from functools import cache
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import kinds
 from incentives.memo import Paid
 from incentives.models import Account
+from incentives.products import pack, unlike
 from simulations import economies
 from simulations.models import Client, Shadow, ShadowClient, ShadowRound, Simulation
 from simulations.running import events, recorder, worker
@@ -35,6 +37,18 @@ ECONOMIES = st.fixed_dictionaries(
         "pool": POOLS,
         "burn_share": st.sampled_from([0.0, 0.1, 1 / 3, 1.0]),
         "budget_tokens": st.sampled_from([None, 0.0, 3.000001]),
+        "stake": st.sampled_from([0.000001, 0.333333, 5.0]),
+        "slashing": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "detector": st.just("norm"),
+                    "above": st.sampled_from([0.0, 0.01, 1.0]),
+                    "share": st.sampled_from([0.1, 1 / 3, 1.0]),
+                }
+            ),
+            max_size=2,
+        ),
+        "slashed_to": st.sampled_from(["treasury", "burn"]),
     }
 )
 
@@ -50,10 +64,10 @@ def with_shadows(simulation: Simulation, event: events.Round, children: list[Inl
     facts = dataclasses.asdict(recorder.facts_of_event(simulation, event))
     shadows, others = [], {}
     for number, child in enumerate(children, 1):
-        answer, evidence = child.priced(facts, [event.evidence])
+        cohort = tuple(part.client for part in event.clients)
+        answer, evidence = child.priced(facts, [event.evidence], [pack(cohort, unlike(len(cohort)))])
         paid = Paid(**{name: tuple(each) if isinstance(each, list) else each for name, each in answer.items()})
-        if evidence is not None and paid.utilities_sha256 != event.evidence_sha256:
-            others[paid.utilities_sha256] = evidence
+        others |= {hashlib.sha256(each).hexdigest(): each for each in evidence}
         shadows.append(
             events.ShadowRound(
                 number=number,
@@ -65,6 +79,9 @@ def with_shadows(simulation: Simulation, event: events.Round, children: list[Inl
                 burned_microtokens=paid.burned,
                 evidence_sha256=paid.utilities_sha256,
                 economy_state=dict(paid.state),
+                slashed=paid.slashed,
+                scores=dict(paid.scores),
+                products_sha256=paid.products_sha256,
             )
         )
     return dataclasses.replace(event, shadows=tuple(shadows), others=tuple(others.values()))
@@ -77,15 +94,21 @@ def check(simulation: Simulation) -> None:
         minted = -balances.pop("mint")
         assert minted == sum(balances.values())
         assert min(balances.values()) >= 0
-        of_clients = {name: balance for name, balance in balances.items() if name.startswith("client:")}
+        of_clients = {name: balance for name, balance in balances.items() if name.startswith("client:") and balance}
         sums = ShadowClient.objects.filter(shadow=shadow) if shadow else Client.objects.filter(simulation=simulation)
         held = {f"client:{number}": sum_ for number, sum_ in sums.values_list("number", "reward_microtokens") if sum_}
         assert of_clients == held
         assert sum(held.values()) == of.paid_microtokens
         if shadow:
             rows = list(shadow.rounds.all())
-            assert minted == sum(row.minted_microtokens for row in rows)
-            assert balances.get("burn", 0) == sum(row.burned_microtokens for row in rows) == of.burned_microtokens
+            stake = round(shadow.specification["stake"] * 1_000_000) if rows else 0
+            slashed = [sum(lost) for lost in zip(*(row.slashed for row in rows), strict=True)]
+            for number, lost in enumerate(slashed, 1):  # everybody is in every round
+                assert balances.get(f"stake:{number}", 0) == stake - lost >= 0
+            assert minted == sum(row.minted_microtokens for row in rows) + 4 * stake
+            burned = sum(slashed) if shadow.specification["slashed_to"] == "burn" else 0
+            assert balances.get("burn", 0) == sum(row.burned_microtokens for row in rows) + burned
+            assert of.burned_microtokens == sum(row.burned_microtokens for row in rows)
             assert of.pool_microtokens == sum(row.pool_microtokens for row in rows)
             budget = shadow.specification["budget_tokens"]
             assert budget is None or of.pool_microtokens <= round(budget * 1_000_000)
@@ -103,6 +126,7 @@ def test_what_was_minted_is_somewhere(drawn):
         simulation = Simulation.objects.get(pk=claim.simulation_id)
         strategy = simulation.configuration["strategy"]
         header = {"strategy": strategy, "scheme": SCHEME, "seed": 0, "plugins_dir": "", "plugins": [], "sources": {}}
+        header["members"] = dataclasses.asdict(resolved.members(is_paying=False))
         children = [Inline(header | {"specification": each.to_dict()}) for _, each in resolved.economies[1:]]
         for event in first_rounds():
             if isinstance(event, events.Resolved):

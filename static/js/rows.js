@@ -41,7 +41,8 @@ window.lineRows = (() => {
 
   // The same of an economy: its label, and what it says by field and by field.parameter.
   const readEconomy = (line) => {
-    const at = line.lastIndexOf(":");
+    const text = line.trimEnd(), before = text.lastIndexOf(": ");
+    const at = text.endsWith(":") ? text.length - 1 : before < 0 ? text.indexOf(":") : before;
     const values = {};
     for (const word of line.slice(at + 1).split(/\s+/).filter(Boolean)) {
       const found = word.match(/^([^=]+)=(.*)$/);
@@ -101,7 +102,7 @@ window.lineRows = (() => {
   const economyField = (field, values) => {
     const attributes = { "data-field": field.name };
     if (!field.kinds && !field.words.length) {
-      const control = element("input", { ...attributes, inputmode: "decimal", autocomplete: "off", placeholder: AS_PAYING });
+      const control = element("input", { ...attributes, inputmode: field.bounds === "without spaces" ? "text" : "decimal", autocomplete: "off", placeholder: AS_PAYING });
       control.value = values[field.name] ?? "";
       return [labelled(field.label, control, "field-economy", `${field.help}; ${field.bounds}${field.hint}`)];
     }

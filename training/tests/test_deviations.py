@@ -277,7 +277,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(digits, tmp_path, roun
         whole.append(event)
         if isinstance(event, RoundTrained):
             states[event.round_number] = checkpoints.load(tmp_path, event.round_number, event.checkpoint_sha256)
-    assert states[round_number].step is not None
+    assert "previous_step" in states[round_number].kept
     resumed = list(run(CROWD, digits, checkpoints=tmp_path, resume=states[round_number]))
     place = next(i for i, event in enumerate(whole) if getattr(event, "round_number", None) == round_number)
     assert timeless(resumed[1:]) == timeless(whole[place + 1 :])
@@ -286,7 +286,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(digits, tmp_path, roun
 def test_nobody_elses_checkpoint_has_the_last_step(digits, tmp_path):
     config = config_for(num_rounds=1, behaviours={2: {"kind": "mimic"}, 3: {"kind": "free_rider"}})
     (only,) = (event for event in run(config, digits, checkpoints=tmp_path) if isinstance(event, RoundTrained))
-    assert checkpoints.load(tmp_path, 1, only.checkpoint_sha256).step is None
+    assert checkpoints.load(tmp_path, 1, only.checkpoint_sha256).kept == {}
     held = torch.load(tmp_path / "round-000001.pt", weights_only=True)
     assert "step" not in held
 

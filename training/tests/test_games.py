@@ -182,7 +182,7 @@ def test_they_are_what_happened_to_a_convolutional_network(strategy, digits):
     config = config_for(
         strategy, model="cnn", num_clients=3, num_rounds=2, partition="quantity", behaviours={2: {"kind": "sign_flip"}}
     )
-    first, second = rounds_of(config, digits, value, sample=lambda number: (1, 2, 3))
+    first, second = rounds_of(config, digits, value, sample=lambda sizes, number: (1, 2, 3))
     for event in (first, second):
         happened = event.previous_validation_loss - event.validation_loss
         assert event.valued == pytest.approx(happened, abs=1e-6 * max(1.0, event.previous_validation_loss))

@@ -138,7 +138,7 @@ def test_it_samples_cohorts_of_the_configured_size_evenly():
 
 
 def test_it_trains_whom_the_sampler_names(digits):
-    events = rounds_of(run(config_for(), digits, sample=lambda number: (number, 4)))
+    events = rounds_of(run(config_for(), digits, sample=lambda sizes, number: (number, 4)))
     assert [event.cohort for event in events] == [(1, 4), (2, 4)]
     assert [report.client for report in events[1].reports] == [2, 4]
 
@@ -146,7 +146,7 @@ def test_it_trains_whom_the_sampler_names(digits):
 @pytest.mark.parametrize("cohort", [(), (2, 1), (1, 1), (0, 1), (4, 5)])
 def test_it_refuses_a_cohort_that_is_none(digits, cohort):
     with pytest.raises(ValueError, match=r"Round 1: .* are not ascending numbers of clients"):
-        list(run(config_for(), digits, sample=lambda number: cohort))
+        list(run(config_for(), digits, sample=lambda sizes, number: cohort))
 
 
 def test_it_carries_the_validation_loss_from_round_to_round(digits):
