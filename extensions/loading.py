@@ -10,6 +10,7 @@ from typing import Any
 
 from extensions import discovery, importing
 from extensions.discovery import Candidate
+from extensions.inside import inside, noting
 from extensions.sources import needed
 from kinds import Kind, catalogue
 
@@ -37,7 +38,7 @@ def plug_in(record: Mapping[str, Any], folder: Path, distributions: Sequence[str
                 f"The plug-in {name} has another source than when this run was queued: {sha256[:12] or 'none'} then, "
                 f"{now} now. Put the old file back, or run it again, which takes today's"
             )
-    catalogue.plug(found[name] for name in dict(wanted))
+    catalogue.plug(noting(found[name]) for name in dict(wanted))
 
 
 def plug_in_kept(record: Mapping[str, Any], sources: Mapping[str, Mapping[str, str]]) -> None:
@@ -70,7 +71,8 @@ def _load(namespace: str, candidates: Iterable[Candidate]) -> tuple[Kind, ...]:
     if candidate.problem:
         raise Unavailable(f"The plug-in {candidate.where} cannot be used: {candidate.problem}")
     try:
-        return importing.load(candidate).kinds
+        with inside(namespace):
+            return importing.load(candidate).kinds
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise

@@ -114,10 +114,12 @@ BROKEN = {
 MARK = "import os, pathlib\npathlib.Path({marks!r}, {name!r} + '.' + str(os.getpid())).touch()\n"
 
 
-def write_good(folder: Path) -> Path:
+def write_good(folder: Path, *names: str) -> Path:
+    """Those of these names, or all, with what helps them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (GOOD | HELPERS).items():
-        (folder / f"{name}.py").write_text(text)
+        if not names or name in (*names, *HELPERS):
+            (folder / f"{name}.py").write_text(text)
     return folder
 
 

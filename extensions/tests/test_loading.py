@@ -58,7 +58,7 @@ def test_a_plug_in_has_its_code_there(tmp_path: Path) -> None:
 
 def test_each_has_its_helpers_and_its_own_hash(tmp_path: Path) -> None:
     """What one imports is not part of another's source, whichever was loaded first."""
-    files.write_good(tmp_path)
+    files.write_good(tmp_path, "with_helper", "os")
     (tmp_path / "also.py").write_text(files.GOOD["with_helper"] + "# also\n")
     alone = {name: hashes(tmp_path)[f"{name}/rule"] for name in ("with_helper", "os", "also")}
     given = record(tmp_path, a="with_helper/rule", b="os/rule", c="also/rule")
@@ -99,7 +99,7 @@ def test_another_source_is_refused_in_a_sentence(tmp_path: Path, change: Any, wo
 
 
 def test_a_changed_helper_is_another_source(tmp_path: Path) -> None:
-    files.write_good(tmp_path)
+    files.write_good(tmp_path, "with_helper", "os")
     given = record(tmp_path, reward_rule="with_helper/rule")
     (tmp_path / "_helper.py").write_text("ONE = 2 - 1\n")
     with pytest.raises(Unavailable, match="another source"):

@@ -45,11 +45,11 @@ def write_examples(folder: Path) -> Path:
     return folder
 
 
-def started(client: httpx.Client) -> int:
-    """Of a configuration with a plug-in of each family, once all of them are described."""
+def started(client: httpx.Client, fields: dict[str, Any] = ALL) -> int:
+    """Of a configuration with a plug-in of each family, or another, once all of its plug-ins are described."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
-        answer = client.post("/api/simulations/", json=ALL)
+        answer = client.post("/api/simulations/", json=fields)
         if answer.status_code == 201:
             return int(answer.json()["id"])
         time.sleep(1)
@@ -215,10 +215,62 @@ def test_a_worker_claims_only_what_it_has_and_others_pass(plugged: Callable[...,
     assert lifecycle.claim_next() is None
     assert "the plug-in lab/rule is not here" in client.get(f"/simulations/{waiting[0].pk}/").content.decode()
     assert "the plug-in lab/rule is not here" in client.get(f"/simulations/{waiting[0].pk}/place/").content.decode()
+    sentences = ["the plug-in lab/rule is not here"]
+    assert client.get(f"/api/simulations/{waiting[0].pk}/").json()["lacking"] == sentences
+    listed = {each["id"]: each["lacking"] for each in client.get("/api/simulations/").json()}
+    assert (listed[waiting[0].pk], listed[behind.pk]) == (sentences, [])
     plugged(lab=files.RULE)
     claim = lifecycle.claim_next()
     assert claim is not None
     assert claim.simulation_id == waiting[0].pk
+    assert client.get(f"/api/simulations/{waiting[1].pk}/").json()["lacking"] == []
+
+
+FALLS = """
+import os, sys
+from extensions import Behaviour, Kind, Payment
+
+IS_TRAINER = sys.argv[0].endswith("trainer.py")  # its description sees nothing of it
+
+def rule(facts, pool, state):
+    if IS_TRAINER:
+        os._exit(7)
+    return Payment(shares=[0] * len(facts.clients))
+
+def behaviour():
+    def update(delta):
+        if IS_TRAINER:
+            os.abort()
+        return delta
+    return Behaviour(update=update)
+
+KINDS = (
+    Kind(family="rule", name="rule", help="Falls", code=rule),
+    Kind(family="behaviour", name="behaviour", help="Falls", code=behaviour),
+)
+"""
+
+
+def test_who_ends_the_trainer_is_named_and_is_not_tried_again(
+    start_server: Callable[..., servers.Server], tmp_path: Path
+) -> None:
+    """It was said that the worker was lost, three times."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "lab.py").write_text(FALLS)
+    site = start_server(FEDSITE_PLUGINS_DIR=str(folder))
+    run = {"dataset": "digits", "num_clients": 2, "num_rounds": 2}
+    with httpx.Client(base_url=site.url, timeout=60) as client:
+        given = ({"reward_rule": "lab/rule"}, {"behaviours": {"1": {"kind": "lab/behaviour"}}})
+        pages = [f"/api/simulations/{started(client, run | each)}/" for each in given]
+        end = time.monotonic() + 120
+        while any(client.get(page).json()["status"] in ("queued", "running") for page in pages):
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        assert [client.get(page).json()["failure"] for page in pages] == [
+            "The trainer ended without a word (exit status 7, inside the plug-in lab/rule)",
+            "The trainer ended without a word (signal SIGABRT, inside the plug-in lab/behaviour)",
+        ]
 
 
 @pytest_db

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from extensions import inside
 from training import failpoints
 from training.config import SCHEME
 
@@ -39,6 +40,7 @@ class Assignment:
     trainers: int = 1  # that may be at work at once, and so share a GPU's memory
     plugins_dir: str = ""  # the folder of plug-ins
     plugins: tuple[str, ...] = ()  # and installed distributions that have some
+    notes: int | None = None  # descriptor of what extensions.inside notes in
 
     def to_line(self) -> str:
         return json.dumps(dataclasses.asdict(self)) + "\n"
@@ -54,6 +56,8 @@ def main() -> None:
     pipe = _private_stdout()
     assignment = Assignment.from_line(sys.stdin.readline())
     _bound_memory(assignment.most_bytes)
+    if assignment.notes is not None:
+        inside.note_in(assignment.notes)
     recorded = threading.Semaphore(0)
     threading.Thread(target=_listen, args=[recorded], daemon=True).start()
     failpoints.reach("trainer_started")

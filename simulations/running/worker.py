@@ -189,12 +189,16 @@ async def _end_in_time(claim: Claim, trainer: Trainer, most_seconds: int) -> Non
 
 
 async def _bury(claim: Claim, trainer: Trainer, number: int) -> None:
-    """The trainer ended without a last event: the run is lost for now, and claimed again at the next look."""
+    """The trainer ended without a last event: the run is lost for now, and claimed again at the next look. One that
+    fell in a plug-in's code would fall there again, and has failed."""
     how = await trainer.ended()
     log.warning("The trainer of simulation %s ended: %s", claim.simulation_id, how)
-    line = Log(message=f"The trainer ended without a word ({how})", level="warning")
-    await _tell(claim, write, claim, line, number)
-    await insist(lifecycle.lose, claim)
+    sentence = f"The trainer ended without a word ({how})"
+    if trainer.fell_inside:
+        await _tell(claim, write, claim, Failed(message=sentence, traceback=""))
+    else:
+        await _tell(claim, write, claim, Log(message=sentence, level="warning"), number)
+        await insist(lifecycle.lose, claim)
 
 
 async def _fail(claim: Claim, error: Exception) -> None:

@@ -62,6 +62,7 @@ class Record(Schema):
     ledger_head: str | None
     failure: str | None
     warning: str | None
+    lacking: list[str] = Field(description="of a queued one: the plug-ins that it waits for, and what is here instead")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -10,8 +10,9 @@ from django.db import connection
 from django.db.models import Sum
 
 from incentives.models import TREASURY, Account, Ledger
+from simulations import plugins
 from simulations.config import PAYING, SimulationConfig
-from simulations.models import Contribution, Shadow, ShadowClient, Simulation
+from simulations.models import Contribution, Shadow, ShadowClient, Simulation, Status
 from simulations.running import events, lifecycle
 from simulations.showing import wording
 from simulations.showing.stream import event_json, timestamp
@@ -48,6 +49,7 @@ def record(simulation: Simulation) -> dict[str, Any]:
         "ledger_head": simulation.ledger_head or None,
         "failure": simulation.failure or None,
         "warning": simulation.warning or None,
+        "lacking": plugins.lacking(simulation.config) if simulation.status == Status.QUEUED else [],
         "created_at": timestamp(simulation.created_at),
         "started_at": timestamp(simulation.started_at),
         "finished_at": timestamp(simulation.finished_at),
