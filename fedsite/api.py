@@ -22,6 +22,7 @@ from simulations.owners import NotYours
 from simulations.running.lifecycle import Conflict, QueueFull
 from simulations.showing.api import describe_kinds
 from simulations.showing.api import router as simulations
+from simulations.showing.auditing import router as audits
 from simulations.showing.economies import router as economies
 from simulations.showing.planning import router as planning
 from training.config import ConfigError
@@ -93,6 +94,7 @@ api = Api(
 )
 api.add_router("/simulations/", simulations)
 api.add_router("/simulations/", economies)
+api.add_router("/simulations/", audits)
 api.add_router("/incentives/", incentives)
 api.add_router("/", planning)
 

@@ -22,7 +22,7 @@ from simulations import (
     reversals,  # noqa: F401  # its admin of transactions takes the ledger's place
 )
 from simulations.config import CHOICES
-from simulations.models import Client, Contribution, Event, Origin, Round, Simulation
+from simulations.models import Audit, Client, Contribution, Event, Origin, Round, Simulation
 from simulations.running import lifecycle, workers
 from simulations.showing import wording
 from training.config import ConfigError
@@ -287,6 +287,16 @@ class ContributionAdmin(OfSimulation, admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Contribution]:
         return super().get_queryset(request).select_related("round", "client").defer("round__evidence")
+
+
+@admin.register(Audit)
+class AuditAdmin(OfSimulation, admin.ModelAdmin):
+    list_display = ("id", "simulation", "status", "rounds", "payments", "asked_by", "asked_at", "ended_at")
+    list_filter = ("status", "asked_at")
+    list_select_related = ("simulation", "asked_by")
+    search_fields = ("=simulation__id", "problem")
+    search_help_text = "number of the simulation, or words of what was found"
+    ordering = ("-id",)
 
 
 @admin.register(Event)

@@ -12,13 +12,13 @@ from simulations.running import events, manifest
 from simulations.running.recorder import paid_of_event
 
 
-class Audit:
-    """Hears a second run's events one by one; `difference` is the first one, in words. Of rounds whose payments `prune`
-    let go of, the losses and weights alone are compared."""
+class Comparison:
+    """Hears a second run's events one by one; `difference` is the first one, in words, and `failure` why it cannot go
+    on. Of rounds whose payments `prune` let go of, the losses and weights alone are compared."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.difference = ""
+        self.difference = self.failure = ""
         self.rounds = self.payments = self.economies = 0
         self.elsewhere = ""  # where this is another kind of machine than the run's
         shadows = simulation.shadows.filter(added_at=None)
@@ -26,11 +26,12 @@ class Audit:
 
     @property
     def is_done(self) -> bool:
-        return bool(self.difference) or self.rounds == self.simulation.rounds_done
+        return bool(self.difference or self.failure) or self.rounds == self.simulation.rounds_done
 
     def hear(self, event: events.Event) -> None:
+        """May be repeated where the database did not answer."""
         if isinstance(event, events.Failed):
-            self.difference = f"trained again, the run fails: {event.message}"
+            self.failure = f"trained again, the run fails: {event.message}"
         elif isinstance(event, events.Resolved):
             if event.config_sha256 != self.simulation.config_sha256:
                 self.difference = "the configuration is not the recorded one (configuration hash)"
@@ -38,9 +39,10 @@ class Audit:
             if then and not manifest.same_kind(then, event.manifest):
                 self.elsewhere = f"; the run was made on another kind of machine ({manifest.in_words(then)})"
         elif isinstance(event, events.Round):
-            self.rounds += 1
             if wrong := self._wrong(event):
                 self.difference = f"round {event.round_number}: {wrong}{self.elsewhere}"
+            else:
+                self.rounds = event.round_number
 
     def _wrong(self, event: events.Round) -> str:
         """The first difference of a round, or an empty text."""

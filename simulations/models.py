@@ -175,6 +175,58 @@ class Duty(models.Model):
         return self.name
 
 
+class AuditStatus(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Audit(models.Model):
+    """A finished run that is trained again by a worker and compared with its record, because somebody asked. Of each
+    simulation one waits or runs at a time. `running.audits` is the only writer."""
+
+    simulation = models.ForeignKey(Simulation, on_delete=models.PROTECT, related_name="audits")
+    simulation_id: int  # Django makes it
+    status = models.CharField(max_length=9, choices=AuditStatus, default=AuditStatus.QUEUED)
+    asked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="audits"
+    )
+    asked_by_id: int | None  # Django makes it
+    asked_at = models.DateTimeField(auto_now_add=True)
+    began_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    # What was found
+    rounds = models.PositiveIntegerField(default=0, help_text="trained again and equal so far")
+    payments = models.PositiveIntegerField(default=0, help_text="that were compared")
+    economies = models.PositiveSmallIntegerField(default=0, help_text="that were compared")
+    problem = models.TextField(blank=True, help_text="the first difference, or why it failed")
+
+    # Its place in the queue, which is that of the simulations, and who does it, as of a simulation
+    turn = models.PositiveIntegerField()
+    starter = models.ForeignKey(
+        Starter, null=True, blank=True, on_delete=models.SET_NULL, related_name="audits", help_text="until the end"
+    )
+    owner = models.CharField(max_length=200, blank=True, help_text="host:process:birth:token of the claim")
+    fence = models.PositiveIntegerField(default=0)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    lost_leases = models.PositiveSmallIntegerField(default=0, help_text="claims that ended without a word")
+
+    class Meta:
+        constraints = [  # noqa: RUF012
+            models.UniqueConstraint("simulation", condition=Q(ended_at=None), name="one_audit_at_a_time"),
+        ]
+        indexes = [  # noqa: RUF012
+            models.Index("turn", "id", name="audits_in_turn", condition=Q(ended_at=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"Audit of simulation {self.simulation_id}"
+
+
 class Client(models.Model):
     """A data holder of a simulation, with its sums over rounds."""
 

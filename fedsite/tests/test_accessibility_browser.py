@@ -102,7 +102,7 @@ OF_STRANGERS = [
 NO_PAGES = {
     *("simulations:recent", "simulations:stream", "simulations:place", "ledger:state"),  # parts
     *("simulations:estimate", "simulations:split", "simulations:economies", "simulations:recompute"),
-    "simulations:reprice",
+    *("simulations:reprice", "simulations:audit", "simulations:cancel_audit"),
     *("simulations:events", "ledger:export"),  # files
     *("simulations:cancel", "simulations:resume", "simulations:archive", "simulations:unarchive", "simulations:again"),
     *("create_token", "revoke_token", "logout"),

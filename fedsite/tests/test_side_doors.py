@@ -250,7 +250,7 @@ def test_another_person_sees_nothing_where_others_may_not_look(site, settings, s
     ("scope", "fields"), [(None, {"is_staff": True}), ("write", {})], ids=["browser of staff without rights", "program"]
 )
 def test_another_person_changes_nothing_of_the_owners(site, settings, scope, fields):
-    """Starting runs of his own he may: nothing but these is new."""
+    """Starting runs of his own he may, and asking for audits: nothing but these is new."""
     client, before = ben(scope, **fields), rows()
     for each in site:
         if each.name not in ("logout", "admin:logout"):
@@ -261,6 +261,7 @@ def test_another_person_changes_nothing_of_the_owners(site, settings, scope, fie
         assert {key: row for key, row in after[model].items() if key in held} == held, model
     assert {model for model in before if after[model] != before[model]} <= {
         "Simulation",
+        "Audit",
         "Starter",
         "Event",
         "Ledger",

@@ -11,6 +11,8 @@ from django.utils import timezone
 
 from simulations import processes
 
+MOST_LOST = 3  # leases in a row that end without a word, before what was held is given up
+
 
 class Conflict(Exception):
     """The status of what is to be changed forbids it; the text is a plain sentence."""

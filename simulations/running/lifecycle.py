@@ -17,14 +17,13 @@ from extensions.sources import needed
 from incentives import ledger
 from simulations import economies, estimates, paces, plugins, processes
 from simulations.config import SimulationConfig, renewed
-from simulations.models import UNFINISHED, Origin, Simulation, Status, Worker
-from simulations.running import bell, leases, turns
+from simulations.models import UNFINISHED, Audit, Origin, Simulation, Status, Worker
+from simulations.running import audits, bell, leases, turns
 from simulations.running.leases import Conflict as Conflict
 from simulations.running.recorder import Claim, StaleClaim, append, change
 from simulations.running.turns import QueueFull as QueueFull
 from training import failpoints
 
-MAX_LOST_LEASES = 3
 SHELL_SECONDS = 5  # after its lease has ended in which a shell may still take its own run again
 LOOKED_AT = 20  # of the queue in one look: somebody may be faster with the first ones
 
@@ -142,13 +141,18 @@ def interrupted(at: datetime) -> Q:
     return Q(origin=Origin.SHELL) & (Q(status=Status.QUEUED) | (Q(status=Status.RUNNING) & ~held))
 
 
-def claim_next(ours: Collection[int] = ()) -> Claim | None:
-    """The next simulation that nobody runs, now ours; None where there is none. Lost ones go before the queue, and a
-    shell's whose shell is gone is given back to whoever resumes it. Those that we run already we do not lose to us."""
+def claim_next(ours: Collection[int] = (), audited: Collection[int] = ()) -> Claim | audits.Claim | None:
+    """The next simulation that nobody runs, or audit that nobody does, now ours; None where there is none. Lost ones go
+    before the queue, and a shell's whose shell is gone is given back to whoever resumes it. Simulations and audits,
+    by their numbers, that we see to already we do not lose to us."""
     lacking: list[int] = []  # they wait for a worker that has their plug-ins, and others pass them
     while True:
         seen = waiting = 0
         for simulation in _unheld(lacking):
+            if audit := simulation.audit:  # type: ignore[attr-defined]  # of the statement
+                if audit not in audited and (claimed := audits.take(Audit.objects.get(pk=audit))):
+                    return claimed
+                continue
             seen += 1
             if simulation.pk in ours:
                 continue
@@ -164,33 +168,43 @@ def claim_next(ours: Collection[int] = ()) -> Claim | None:
 
 
 # Every worker asks this every second, so it is one query, and in SQL, which costs a fraction of what the ORM takes to
-# write it: runs whose worker may be gone, however many others are well, then the head of the queue. What needs more
-# memory than we have is left to a larger worker that is alive.
-BEARABLE = """(origin = 'shell' OR needs_bytes IS NULL OR needs_bytes <= %s OR NOT EXISTS (
+# write it: runs and audits whose worker may be gone, however many others are well, then the head of the queue. What
+# needs more memory than we have is left to a larger worker that is alive.
+BEARABLE = """(needs_bytes IS NULL OR needs_bytes <= %s OR NOT EXISTS (
     SELECT 1 FROM simulations_worker WHERE most_bytes >= needs_bytes AND seen_at >= {heard}))"""
 UNHELD = f"""
-    SELECT simulation.*, lease_expires_at BETWEEN {{now}} AND {{longest}} AS is_held
+    SELECT simulation.*, NULL AS audit, owner AS held_by, lease_expires_at BETWEEN {{now}} AND {{longest}} AS is_held,
+        CASE status WHEN 'running' THEN 0 ELSE turn + 1 END AS place, 0 AS is_audit
     FROM simulations_simulation AS simulation
-    WHERE status IN ('queued', 'running') AND {BEARABLE} AND (
+    WHERE status IN ('queued', 'running') AND (origin = 'shell' OR {BEARABLE}) AND (
         (status = 'running' AND (owner LIKE %s OR lease_expires_at NOT BETWEEN {{now}} AND {{longest}}))
         OR id IN (SELECT id FROM simulations_simulation WHERE status = 'queued' AND origin <> 'shell'{{but}}
             AND {BEARABLE} ORDER BY turn, id LIMIT {LOOKED_AT}))
-    ORDER BY CASE status WHEN 'running' THEN 0 ELSE turn + 1 END, id
+    UNION ALL
+    SELECT simulation.*, audit.id, audit.owner, audit.lease_expires_at BETWEEN {{now}} AND {{longest}},
+        CASE audit.status WHEN 'running' THEN 0 ELSE audit.turn + 1 END, 1
+    FROM simulations_audit AS audit JOIN simulations_simulation AS simulation ON simulation.id = simulation_id
+    WHERE audit.ended_at IS NULL AND {BEARABLE} AND (
+        audit.owner LIKE %s OR audit.lease_expires_at NOT BETWEEN {{now}} AND {{longest}}
+        OR audit.id IN (SELECT id FROM simulations_audit WHERE ended_at IS NULL AND owner = ''
+            ORDER BY turn, id LIMIT {LOOKED_AT}))
+    ORDER BY place, is_audit, audit, id
 """
 
 
 def _unheld(left_out: Sequence[int] = ()) -> Iterator[Simulation]:
-    """Those that wait, but for these, and those whose worker may be gone."""
+    """Those that wait, but for these, and those whose worker may be gone; with `audit`, the number of one, those of
+    which an audit is so."""
     look = UNHELD.format(
         now=leases.clock_in_sql(0),
         longest=leases.clock_in_sql(leases.impossible_seconds()),
         but=f" AND id NOT IN ({', '.join(map(str, left_out))})" if left_out else "",
         heard=leases.clock_in_sql(-settings.FEDSITE_LEASE_SECONDS),
     )
-    mine = settings.FEDSITE_MAX_MEMORY
-    for seen in Simulation.objects.raw(look, [mine, f"%:{processes.machine()}-%", mine]):
-        is_held = seen.is_held  # type: ignore[attr-defined]  # of the statement
-        if seen.status == Status.QUEUED or not is_held or processes.is_dead(seen.owner):
+    mine, here = settings.FEDSITE_MAX_MEMORY, f"%:{processes.machine()}-%"
+    for seen in Simulation.objects.raw(look, [mine, here, mine, mine, here]):
+        owner, is_held = seen.held_by, seen.is_held  # type: ignore[attr-defined]  # of the statement
+        if not owner or not is_held or processes.is_dead(owner):
             yield seen
 
 
@@ -210,8 +224,8 @@ def take(simulation: Simulation) -> Claim | None:
     if not claimed:
         return None
     claim = Claim(simulation_id=simulation.pk, fence=simulation.fence + 1)
-    if lost >= MAX_LOST_LEASES:
-        fail(claim, f"Its worker was lost {MAX_LOST_LEASES} times in a row without finishing a round", "")
+    if lost >= leases.MOST_LOST:
+        fail(claim, f"Its worker was lost {leases.MOST_LOST} times in a row without finishing a round", "")
         return None
     append(simulation.pk, *_start_line(simulation))
     return claim

@@ -18,7 +18,7 @@ from django.conf import settings
 
 from simulations import database, disk, economies, logs, processes
 from simulations.models import Simulation
-from simulations.running import bell, leases, lifecycle, recorder, verifier, workers
+from simulations.running import auditor, audits, bell, leases, lifecycle, recorder, verifier, workers
 from simulations.running.events import Completed, Event, Failed, Log, Round
 from simulations.running.patience import insist
 from simulations.running.process import Trainer
@@ -231,10 +231,10 @@ async def _give_back(claim: Claim) -> None:
 
 
 class Runs:
-    """The simulations that this process runs now."""
+    """The simulations that this process runs now, and those that it audits."""
 
     def __init__(self) -> None:
-        self.tasks: dict[Claim, asyncio.Task] = {}
+        self.tasks: dict[Claim | audits.Claim, asyncio.Task] = {}
         self.looking = asyncio.Lock()
         self.stopping = False
 
@@ -244,18 +244,20 @@ class Runs:
 
     async def _look(self) -> None:
         async with self.looking:
-            for claim in await database_sync_to_async(lifecycle.stale)(list(self.tasks)) if self.tasks else ():
-                if task := self.tasks.get(claim):
-                    task.cancel()
+            if running := [claim for claim in self.tasks if isinstance(claim, Claim)]:
+                for stale in await database_sync_to_async(lifecycle.stale)(running):
+                    if task := self.tasks.get(stale):
+                        task.cancel()
             while not self.stopping and len(self.tasks) < settings.FEDSITE_MAX_CONCURRENT:
-                ours = [claim.simulation_id for claim in self.tasks]
-                claim = await database_sync_to_async(lifecycle.claim_next)(ours)
+                ours = [claim.simulation_id for claim in self.tasks if isinstance(claim, Claim)]
+                audited = [claim.audit_id for claim in self.tasks if isinstance(claim, audits.Claim)]
+                claim = await database_sync_to_async(lifecycle.claim_next)(ours, audited)
                 if claim is None:
                     return
                 self._start(claim)
 
-    def _start(self, claim: Claim) -> None:
-        task = asyncio.create_task(self._run(claim))
+    def _start(self, claim: Claim | audits.Claim) -> None:
+        task = asyncio.create_task(self._run(claim) if isinstance(claim, Claim) else self._audit(claim))
         self.tasks[claim] = task
         task.add_done_callback(lambda _: self.tasks.pop(claim, None))
 
@@ -267,6 +269,13 @@ class Runs:
                     pass
         except Exception:
             log.exception("The run of simulation %s broke off; its lease will expire", claim.simulation_id)
+        await bell.ring_worker()
+
+    async def _audit(self, claim: audits.Claim) -> None:
+        try:
+            await auditor.run(claim)
+        except Exception:
+            log.exception("The audit of simulation %s broke off; its lease will expire", claim.simulation_id)
         await bell.ring_worker()
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Count, F, Max, Min, Q
 
 from simulations import processes
-from simulations.models import Event, Simulation, Status, Worker
+from simulations.models import Audit, AuditStatus, Event, Simulation, Status, Worker
 from simulations.running import leases, turns
 
 MOST = 500  # workers, and runs, that are looked at
@@ -55,6 +55,8 @@ def leave() -> None:
 class Run:
     simulation: Simulation
     since: datetime | None  # of the claim that runs it now
+    lease_expires_at: datetime
+    audit: Audit | None = None  # that is done, in place of the simulation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def present(at: datetime) -> list[tuple[str, datetime, float]]:
 
 
 def everybody() -> list[Seen]:
-    """By host and process: who says that it is there, and who holds a claim. Three queries, and one for the clock."""
+    """By host and process: who says that it is there, and who holds a claim. Four queries, and one for the clock."""
     at = leases.now()
     started = {name: (began, silent) for name, began, silent in present(at)}
     runs = _runs()
@@ -96,14 +98,22 @@ def _runs() -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for simulation in running:
         name = simulation.owner.rpartition(":")[0]
-        found.setdefault(name, []).append(Run(simulation=simulation, since=since.get(simulation.pk)))
+        lease = simulation.lease_expires_at
+        run = Run(simulation=simulation, since=since.get(simulation.pk), lease_expires_at=lease)
+        found.setdefault(name, []).append(run)
+    audited = Audit.objects.filter(status=AuditStatus.RUNNING).select_related("simulation").order_by("id")[:MOST]
+    for audit in audited:
+        run = Run(
+            simulation=audit.simulation, since=audit.began_at, lease_expires_at=audit.lease_expires_at, audit=audit
+        )
+        found.setdefault(audit.owner.rpartition(":")[0], []).append(run)
     return found
 
 
 def _seen(name: str, started_at: datetime | None, silent: float | None, runs: list[Run], at: datetime) -> Seen:
     host, process = processes.host_and_process(name)
     renewed = timedelta(seconds=settings.FEDSITE_LEASE_SECONDS)
-    held = [(at - run.simulation.lease_expires_at + renewed).total_seconds() for run in runs]
+    held = [(at - run.lease_expires_at + renewed).total_seconds() for run in runs]
     heard = min([*held, *([] if silent is None else [silent])])
     return Seen(
         host=host,

@@ -367,7 +367,7 @@ def recompute(request: HttpRequest, response: HttpResponse, simulation_id: Simul
     if given:
         raise ConfigError(dict.fromkeys(given, "there is no such field"))
     if number is not None and number > simulation.rounds_done:
-        raise HttpError(404, f"{simulation} has no round {number} yet; it has {simulation.rounds_done}")
+        raise HttpError(409, f"{simulation} has no round {number} yet; it has {simulation.rounds_done}")
     command = f"manage.py recompute {simulation.pk}"
     refuse_too_large(simulation, command, number)
     payments = 0

@@ -16,7 +16,7 @@ from django.db.models import F, Q
 from django.template.loader import render_to_string
 
 from simulations import plugins
-from simulations.models import Client, Event, Origin, Round, Simulation, Status
+from simulations.models import Audit, AuditStatus, Client, Event, Origin, Round, Simulation, Status
 from simulations.running import lifecycle, turns
 from simulations.showing import wording
 
@@ -101,10 +101,10 @@ def place(simulation: Simulation) -> dict[str, Any]:
     return {"ahead": ahead(simulation), "lacking": plugins.lacking(simulation.config)}
 
 
-def ahead(simulation: Simulation) -> int:
-    """Simulations that run or wait before this one."""
+def ahead(one: Simulation | Audit) -> int:
+    """Simulations and audits that run or wait before this one."""
     running = Simulation.objects.filter(status=Status.RUNNING).exclude(origin=Origin.SHELL)
-    return turns.place_in_queue(simulation) + running.count()
+    return turns.place_in_queue(one) + running.count() + Audit.objects.filter(status=AuditStatus.RUNNING).count()
 
 
 def log_lines(simulation: Simulation) -> list[Event]:

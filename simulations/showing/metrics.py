@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from incentives.models import Ledger
 from simulations import disk
-from simulations.models import Simulation, Status
+from simulations.models import Audit, AuditStatus, Simulation, Status
 from simulations.running import bell, leases, lifecycle, workers
 from simulations.showing import stream
 
@@ -33,7 +33,7 @@ class SiteCollector(Collector):
         yield redis_up()
         try:
             at = leases.now()
-            recorded = [*simulations(at), *queue(), *who_is_there(at), held(at), *ledgers(), *on_disk()]
+            recorded = [*simulations(at), audits(), *queue(), *who_is_there(at), held(at), *ledgers(), *on_disk()]
         except Error:
             log.exception("The database does not answer; its metrics are left out")
             recorded = []
@@ -68,6 +68,15 @@ def simulations(at: datetime) -> Iterator[Metric]:
     yield by_status
     yield counter("rounds", "Rounds recorded", sum(row["rounds"] for row in rows))
     yield counter("events", "Events recorded", sum(row["events"] for row in rows))
+
+
+def audits() -> Metric:
+    by_status = GaugeMetricFamily("fedsite_audits", "Audits by status", labels=["status"])
+    numbers = dict.fromkeys(AuditStatus.values, 0)
+    numbers |= dict(Audit.objects.order_by().values_list("status").annotate(Count("id")))
+    for status, number in numbers.items():
+        by_status.add_metric([status], number)
+    return by_status
 
 
 def queue() -> Iterator[Metric]:

@@ -19,9 +19,19 @@ from incentives.views import pieces
 from simulations import estimates, owners, paces, plugins, repricing
 from simulations.economies import transaction_key
 from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
-from simulations.running import leases, lifecycle
+from simulations.running import audits, leases, lifecycle
 from simulations.running.folding import CannotFold, TookTooLong
-from simulations.showing import fragments, ledgers_shown, payments, planning, results, stream, waiting, wording
+from simulations.showing import (
+    auditing,
+    fragments,
+    ledgers_shown,
+    payments,
+    planning,
+    results,
+    stream,
+    waiting,
+    wording,
+)
 from simulations.showing.forms import EconomyForm, StartForm, behaviour_catalogue, economy_catalogue
 from training.catalogue import DATASETS
 from training.config import ConfigError
@@ -211,6 +221,7 @@ def _simulation(request: HttpRequest, shown: Simulation, message: str = "", stat
         "message": message,
         "economy_fields": economy_catalogue(),
         **_economies(request, shown),
+        **auditing.context(request, shown),
     }
     return render(request, "simulations/simulation.html", context, status=status)
 
@@ -295,6 +306,41 @@ def recompute(request: HttpRequest, simulation_id: int) -> HttpResponse:
     if request.htmx:
         return render(request, "simulations/_recomputed.html", context)
     return render(request, "simulations/recomputed.html", context | {"simulation": shown})
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def audit(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """The page's part about audits; by POST one is asked for."""
+    shown = found(request, simulation_id)
+    if request.method != "POST":
+        return render(request, "simulations/_audit.html", auditing.context(request, shown))
+    ask = partial(audits.ask, asked_by=owners.person(request), address=request.address)
+    return _audit(request, shown, lambda: ask(shown))
+
+
+@require_POST
+def cancel_audit(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    shown = found(request, simulation_id)
+    return _audit(request, shown, lambda: auditing.cancelled(request, shown))
+
+
+def _audit(request: HttpRequest, shown: Simulation, act: Callable[[], object]) -> HttpResponse:
+    message, status = "", 200
+    try:
+        act()
+    except owners.NotYours as error:
+        message, status = f"{error}.", 403
+    except lifecycle.Conflict as error:
+        message, status = f"{error}.", 409
+    except lifecycle.QueueFull as error:
+        message, status = f"{error}.", 429
+    if request.htmx:
+        context = auditing.context(request, shown) | {"audit_message": message}
+        return render(request, "simulations/_audit.html", context, status=status)
+    if message:
+        return _simulation(request, shown, message=message, status=status)
+    return redirect(f"{reverse('simulations:simulation', args=[shown.pk])}#audit")
 
 
 @never_cache

@@ -357,7 +357,7 @@ def test_it_computes_again_and_says_where_not(client):
     told = post(client, address, {"round": 2}).json()
     assert (told["equal"], told["economy"], told["round"]) == (False, "by size", 2)
     assert told["difference"].startswith("client 1 gets ")
-    assert post(client, address, {"round": 4}).status_code == 404
+    assert post(client, address, {"round": 4}).status_code == 409
     for wrong in ({"round": 0}, {"round": "1"}, {"round": True}, {"number": 1}):
         answer = post(client, address, wrong)
         assert (answer.status_code, list(answer.json()["errors"])) == (422, list(wrong))

@@ -5,7 +5,6 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,8 @@ from simulations.config import CHOICES, FIELDS, SimulationConfig, without_unread
 from simulations.models import Origin, Simulation, Status
 from simulations.presets import PRESETS
 from simulations.running import lifecycle, worker
-from simulations.running.events import Completed, Event, Failed, Round
-from simulations.running.process import Trainer
 from simulations.running.recorder import Claim
-from simulations.running.trainer import Assignment
+from simulations.running.unrecorded import unrecorded
 from simulations.showing import results
 from simulations.showing.progress import Progress, table
 from training.config import ConfigError
@@ -76,7 +73,7 @@ class Command(BaseCommand):
             if options["no_record"]:
                 limits = {"most_bytes": settings.FEDSITE_MAX_MEMORY, "most_seconds": settings.FEDSITE_MAX_SECONDS}
                 estimates.refuse(config, **limits)
-                happened = [event async for event in progress.show(unrecorded(config))]
+                happened = [event async for event in progress.show(unrecorded(config.to_dict(), config.scheme))]
                 return self.say(results.of_events(happened), options)
             self.number = (await asyncio.to_thread(lifecycle.queue, config, origin=Origin.SHELL)).pk
         except ConfigError as error:
@@ -186,30 +183,6 @@ def configuration(fields: dict[str, Any]) -> SimulationConfig:
         return plugins.with_todays_sources(SimulationConfig.from_dict(fields, drops=None))
     except ConfigError as error:
         raise CommandError(str(error), returncode=2) from None
-
-
-async def unrecorded(config: SimulationConfig) -> AsyncIterator[Event]:
-    """The events of a run that nobody writes down."""
-    assignment = Assignment(
-        config=config.to_dict(),
-        scheme=config.scheme,
-        data_dir=str(settings.FEDSITE_DATA_DIR),
-        most_bytes=settings.FEDSITE_MAX_MEMORY,
-        plugins_dir=str(settings.FEDSITE_PLUGINS_DIR),
-        plugins=tuple(settings.FEDSITE_PLUGINS),
-    )
-    trainer = await Trainer.start(assignment)
-    try:
-        async for event in trainer.events():
-            yield event
-            if isinstance(event, Completed | Failed):
-                return
-            if isinstance(event, Round):
-                trainer.go_on()
-        how = await trainer.ended()
-        yield Failed(message=f"The trainer ended without a word ({how})", traceback="")
-    finally:
-        await trainer.close()
 
 
 async def follow_own(claim: Claim, progress: Progress) -> None:
