@@ -49,7 +49,9 @@ def memory(config: SimulationConfig, processors: int = 2) -> Memory:
     size = 4 * size_of(config.model.kind, info).parameters
     valued = config.asks_game
     cohort = config.cohort_size
-    kept = cohort if valued or not config.strategy.has("mean") or cohort <= FEW else 4 * processors
+    # updates summed for products: before and after the round, and what of them is written to the checkpoint
+    summed = 6 * config.num_clients if "summed" in config.keeps else 0
+    kept = cohort if config.looks or not config.strategy.has("mean") or cohort <= FEW else 4 * processors
     if _has(config, lambda kind: "conspires" in kind.traits):  # all of them lie there until it has looked at them
         kept = 2 * cohort if kept >= cohort else cohort
     altered = _has(config, lambda kind: kind.name == "feature_noise")
@@ -67,7 +69,7 @@ def memory(config: SimulationConfig, processors: int = 2) -> Memory:
         data=round(
             4 * prod(info.shape) * (info.num_train * (2 + altered if altered else 1) + info.num_test + held_out)
         ),
-        updates=size * (kept + 4),  # and the weights before and after, their sum and its float64
+        updates=size * (kept + summed + 4),  # and the weights before and after, their sum and its float64
         strategy=joining,
         valuation=game,
     )

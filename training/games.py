@@ -12,6 +12,7 @@ evaluated: whoever asks again, for whatever economy, costs nothing and changes n
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 import kinds
 from kinds import Choice
 from training import asked, products, strategies, threads
-from training.clients import Update
+from training.backends import sequential
+from training.clients import Task, Update
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import ClientReport
@@ -112,6 +114,8 @@ class RoundGames:
         return self.kept["summed"][torch.tensor(self.cohort) - 1] + self.deltas.cpu()
 
     def _root_step(self) -> Tensor:
+        """[P], of a model trained on the validation set as a client trains on its own examples (Cao et al. 2021,
+        section IV: the server's model update on its root data set)."""
         own = Data(
             name="validation",
             info=self.config.data_info,
@@ -120,7 +124,11 @@ class RoundGames:
             test_x=self.x,
             test_y=self.y,
         )
-        return products.root_step(self.network, self.weights.to(self.x.device), self.config, own, self.round_number)
+        task = Task(client=0, indices=torch.arange(len(self.y)))  # whose number nobody else has, nor its draws
+        network = copy.deepcopy(self.network)
+        (update,) = sequential.train(network, self.weights, [task], own, self.config, self.round_number)
+        assert update.delta is not None, "who is honest sends its update"
+        return update.delta
 
     def _alone(self) -> NDArray[np.float64]:
         game = self.of("fedavg", "loss", "renormalised")

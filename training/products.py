@@ -17,10 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import networks
-from training.backends import sequential
-from training.clients import Task
-from training.config import TrainingConfig
-from training.datasets import Data
 from training.events import TrainingError
 from training.scores import BATCH
 
@@ -136,15 +132,6 @@ def gram(rows: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(part).to(torch.float64)
         found += stacked @ stacked.T
     return found
-
-
-def root_step(network: nn.Module, weights: Tensor, config: TrainingConfig, data: Data, round_number: int) -> Tensor:
-    """[P], the step of a model trained from the weights [P] on all examples of `data` as a client trains on its own
-    (Cao et al. 2021, section IV: the server's model update on its root data set)."""
-    task = Task(client=0, indices=torch.arange(len(data.train_y)))
-    (update,) = sequential.train(copy.deepcopy(network), weights, [task], data, config, round_number)
-    assert update.delta is not None, "who is honest sends its update"
-    return update.delta
 
 
 def _dot(one: Tensor, other: Tensor) -> float:

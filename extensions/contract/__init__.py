@@ -16,7 +16,8 @@ from typing import Any
 
 from kinds import Kind
 
-FAMILIES = ("rule", "pool", "valuation", "strategy", "behaviour", "model")
+FAMILIES = ("rule", "pool", "valuation", "strategy", "behaviour", "model", "detector")
+NEEDS = {"products", "summed", "previous_step"}  # traits that claim nothing: what is made and kept for a kind
 WITH_PYTORCH = ("strategy", "behaviour", "model")
 MOST_WITNESS = 400  # characters
 OUT = ("refused", "broken claim")  # statuses that keep a plug-in out
@@ -65,7 +66,7 @@ def examined(kind: Kind, expected: Mapping[str, str] | None = None, *, fast_only
     """One result after the other. `expected`: properties that it says it does not have, and why."""
     checks, expected = checks_of(kind.family), expected or {}
     properties = {check.name for check in checks if not check.required}
-    for name in sorted({*kind.traits, *expected} - properties):
+    for name in sorted({*kind.traits, *expected} - properties - NEEDS):
         says = f"a claim or an exception names one of: {', '.join(sorted(properties))}"
         unknown = f"there is no property {name}"
         yield Result(check="claims", says=says, status="refused", witness=unknown, required=True)

@@ -35,6 +35,7 @@ ALL = {
     "valuation": {"kind": "my_valuation/orders", "num_orders": 4},
     "pool": {"kind": "my_pool/streak", "tokens": 2.0},
     "reward_rule": {"kind": "my_rule/wage", "share": 0.25},
+    "detectors": [{"kind": "my_detector/as_before", "near": 0.001}],
 }
 
 

@@ -196,6 +196,17 @@ def test_who_is_sampled_follows_from_what_was_paid_and_a_kill_does_not_change_it
     assert (last.clients, last.weights_sha256) == (rounds[-1].clients, rounds[-1].weights_sha256)
 
 
+@pytest.mark.parametrize("partition", [{"kind": "iid"}, {"kind": "dirichlet", "alpha": 0.5}], ids=["iid", "dirichlet"])
+def test_who_replays_is_found_in_every_round_and_nobody_else(partition):
+    """As benchmarks.detection has it of MNIST and 20 seeds."""
+    for seed in range(3):
+        cheat = {"behaviours": {4: "replay"}, "stake": 1.0, "slashing": [{"detector": "replay", "share": 0.5}]}
+        settings = config(num_clients=10, seed=seed, partition=partition, valuation="equal", **cheat)
+        rounds = [each for each in simulate(settings, data_dir=NOWHERE) if isinstance(each, Happened)]
+        lost = [[part.slashed_microtokens for part in each.clients] for each in rounds]
+        assert lost == [[0] * 10, [0] * 3 + [500_000] + [0] * 6, [0] * 3 + [250_000] + [0] * 6]
+
+
 def test_without_feedback_what_is_paid_is_not_part_of_the_training():
     assert config(stake=3.0).training_sha256() == config().training_sha256()
     staked, more = (config(stake=stake, sampler="by_stake").training_sha256() for stake in (3.0, 4.0))
