@@ -31,6 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+LATER_FACTS = ("sent", "holders")  # facts that are hashed where they are not as usual
 FACTS, ECONOMY = b"fedsite facts 1\n", b"fedsite economy 1\n"
 LATER = ("slashed", "scores", "products_sha256")
 
@@ -52,25 +53,33 @@ class Facts:
     validation_loss: float | None
     best_validation_loss: float | None  # of the rounds before
     weights_sha256: str  # of the model after the round
-    sent: tuple[bool, ...] | None = None  # who sent something; None: those who trained, and so have losses
+    sent: tuple[bool, ...] | None = None  # who sent something; None: those who have losses
+    holders: tuple[int, ...] | None = None  # whose identity each is; None: everybody its own
 
     def __post_init__(self) -> None:
-        if self.sent == self._trained:
+        """What says nothing is None, so that it is in no hash."""
+        if self.sent == self._told:
             object.__setattr__(self, "sent", None)
+        if self.holders == self.cohort:
+            object.__setattr__(self, "holders", None)
 
     @property
-    def _trained(self) -> tuple[bool, ...]:
+    def _told(self) -> tuple[bool, ...]:
         return tuple(loss is not None for loss in self.losses_before)
 
     @property
     def arrived(self) -> tuple[bool, ...]:
         """Whose update arrived."""
-        return self._trained if self.sent is None else self.sent
+        return self._told if self.sent is None else self.sent
+
+    @property
+    def held_by(self) -> tuple[int, ...]:
+        """Whose identity each is."""
+        return self.cohort if self.holders is None else self.holders
 
     def to_dict(self) -> dict[str, Any]:
         """As it is hashed: without what came later where it says nothing."""
-        values = asdict(self)
-        return values if self.sent is not None else {name: values[name] for name in values if name != "sent"}
+        return {name: value for name, value in asdict(self).items() if name not in LATER_FACTS or value is not None}
 
     def sha256(self) -> str:
         return hashlib.sha256(FACTS + encode(self.to_dict())).hexdigest()

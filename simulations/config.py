@@ -188,9 +188,9 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
                 f"every two updates are compared, of at most {MOST_COMPARED:,} clients a round; this one has "
                 f"{self.cohort_size:,}. Take a smaller fraction_fit"
             )
-        if economy.stake and economy.is_valued and 2 * self.num_clients + self.cohort_size + 8 > MAX_TRANSFERS:
+        if economy.stake and economy.is_valued and 2 * self.num_identities + self.cohort_size + 8 > MAX_TRANSFERS:
             errors["stake"] = (
-                f"{self.num_clients:,} stakes do not fit into the first round's transaction of at most "
+                f"{self.num_identities:,} stakes do not fit into the first round's transaction of at most "
                 f"{MAX_TRANSFERS:,} transfers"
             )
         supply, tokens = MOST_MICROTOKENS / MICROTOKENS, scheduled_tokens(economy.pool, self.num_rounds)
@@ -260,7 +260,11 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
 
     def members(self, *, is_paying: bool) -> Members:
         """Who takes part, as an economy knows it."""
-        return Members(num_clients=self.num_clients, balances=is_paying and self.sampler.has("balances"))
+        return Members(
+            num_clients=self.num_identities,
+            holders=self.holders,
+            balances=is_paying and self.sampler.has("balances"),
+        )
 
     @property
     def feeds_back(self) -> bool:

@@ -73,7 +73,7 @@ def of_phases(config: SimulationConfig) -> dict[str, float]:
     info = config.data_info
     size = size_of(config.model.kind, info)
     cohort, held_out = config.cohort_size, held_out_of(config)
-    examples = (info.num_train - held_out) * cohort / config.num_clients * config.local_epochs
+    examples = (info.num_train - held_out) * cohort / config.num_identities * config.local_epochs
     effort = sum(_effort(config, given) for given in config.behaviours.values()) / config.num_clients
     effort += sum(entry["share"] * _effort(config, entry) for entry in config.population)
     examples *= 1 + effort  # each term is minus what somebody leaves out
@@ -96,12 +96,14 @@ def of_phases(config: SimulationConfig) -> dict[str, float]:
 def _effort(config: SimulationConfig, given: Mapping[str, Any]) -> float:
     """Of one who behaves so, less an honest client's."""
     fraction, epochs = given.get("fraction", 1.0), given.get("epochs", config.local_epochs)
+    group = len(given.get("group", ())) or max(1, round(given.get("share", 0.0) * config.num_clients))
     left: dict[str, float] = {
         "free_rider": 0.0,
         "dropout": 1 - given.get("probability", 0.0),
         "low_effort": fraction,
         "less_data": fraction,
         "straggler": min(epochs / config.local_epochs, 1.0),
+        "collusion": 1 / group,
     }
     left |= {name: 0.0 for name, kind in kinds.family("behaviour").items() if "untrained" in kind.traits}
     last = min(given.get("to_round") or config.num_rounds, config.num_rounds)

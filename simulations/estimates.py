@@ -193,7 +193,7 @@ def refuse(
 
 
 def _before_rounds(config: SimulationConfig) -> int:
-    return 8 + 2 * config.num_clients + len(config.shadows) * (4 + 2 * config.num_clients)
+    return 8 + 2 * config.num_identities + len(config.shadows) * (4 + 2 * config.num_identities)
 
 
 def duration(seconds: float) -> str:

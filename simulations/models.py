@@ -228,11 +228,12 @@ class Audit(models.Model):
 
 
 class Client(models.Model):
-    """A data holder of a simulation, with its sums over rounds."""
+    """A data holder of a simulation, or one of its further identities, with the sums over rounds."""
 
     simulation = models.ForeignKey(Simulation, on_delete=models.PROTECT, related_name="clients")
     number = models.PositiveIntegerField()
-    num_examples = models.PositiveIntegerField()
+    holder = models.PositiveIntegerField(null=True, help_text="number of whose identity it is; null: its own")
+    num_examples = models.PositiveIntegerField(help_text="that it holds while its behaviour is in force")
     label_counts = models.JSONField(help_text="examples per label")
     behaviour = models.CharField(max_length=130)
     rounds = models.PositiveIntegerField(default=0, help_text="in whose cohort it was")
@@ -316,6 +317,7 @@ class Contribution(models.Model):
     round = models.ForeignKey(Round, on_delete=models.PROTECT, related_name="contributions")
     client = models.ForeignKey(Client, on_delete=models.PROTECT, related_name="contributions")
     num_examples = models.PositiveIntegerField(null=True, help_text="that it reports; null before scheme 3")
+    held = models.PositiveIntegerField(null=True, help_text="examples that it holds; null: as many as the client's row")
     effort = models.PositiveBigIntegerField(null=True, help_text="examples trained; null before scheme 3")
     untrained = models.BooleanField(
         default=False, db_default=False, help_text="the update that it sent is not of any training of its own"

@@ -72,6 +72,7 @@ def parts_of(simulation: Simulation, numbers: Sequence[int]) -> dict[int, list[d
         "reward_microtokens",
         "slashed_microtokens",
         "num_examples",
+        "held",
         "effort",
         "untrained",
         "loss_before",
@@ -81,7 +82,7 @@ def parts_of(simulation: Simulation, numbers: Sequence[int]) -> dict[int, list[d
     rows = Contribution.objects.filter(round__simulation=simulation, round__number__in=numbers)
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in rows.order_by("client__number").values(
-        "round__number", "client__number", "client__num_examples", *names
+        "round__number", "client__number", "client__holder", "client__num_examples", *names
     ):
         found[row["round__number"]].append(row)
     return found
@@ -94,7 +95,7 @@ def facts_of(simulation: Simulation, row: Round, parts: Sequence[Mapping[str, An
         round_number=row.number,
         cohort=tuple(part["client__number"] for part in parts),
         num_examples=tuple(part["num_examples"] for part in parts),
-        true_examples=tuple(part["client__num_examples"] for part in parts),
+        true_examples=tuple(held_of(part) for part in parts),
         effort=tuple(part["effort"] for part in parts),
         losses_before=tuple(part["loss_before"] for part in parts),
         losses_after=tuple(part["loss_after"] for part in parts),
@@ -104,7 +105,14 @@ def facts_of(simulation: Simulation, row: Round, parts: Sequence[Mapping[str, An
         best_validation_loss=row.best_validation_loss,
         weights_sha256=row.weights_sha256,
         sent=tuple(part["untrained"] or part["loss_before"] is not None for part in parts),
+        holders=tuple(part["client__holder"] or part["client__number"] for part in parts),
     )
+
+
+def held_of(part: Mapping[str, Any]) -> int:
+    """Examples that a client held in a round."""
+    held: int = part["client__num_examples"] if part["held"] is None else part["held"]
+    return held
 
 
 def paid_of(row: Round, parts: Sequence[Mapping[str, Any]]) -> Paid:
@@ -297,8 +305,12 @@ def _wrong_record(simulation: Simulation) -> Iterator[str]:
     if not config.plugins and simulation.training_sha256 not in ("", config.training_sha256()):
         yield f"the training of {name} is not the one of its hash"
     does = {client: str(given["kind"]) for client, given in config.behaviours.items()}
-    for client, said in (
-        Client.objects.filter(simulation=simulation).order_by("number").values_list("number", "behaviour")
-    ):
-        if said != does.get(client, "honest"):
-            yield f"client {client} is said to be {said}, by the configuration it is {does.get(client, 'honest')}"
+    clients = Client.objects.filter(simulation=simulation).order_by("number")
+    for client, holder, said in clients.values_list("number", "holder", "behaviour"):
+        whose = config.holders.get(client)
+        if said != does.get(whose or client, "honest"):
+            found = does.get(whose or client, "honest")
+            yield f"client {client} is said to be {said}, by the configuration it is {found}"
+        if holder != whose:
+            is_said = "itself" if holder is None else f"an identity of client {holder}"
+            yield f"client {client} is said to be {is_said}, by the configuration it is of client {whose or client}"

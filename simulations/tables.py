@@ -25,7 +25,7 @@ OF_ROUND = (
     *("cohort_size", "loss", "accuracy", "previous_validation_loss", "validation_loss", "best_validation_loss"),
     *("carried", "weights_sha256", "train_seconds", "evaluate_seconds", "valuation_seconds", "duration_seconds"),
 )
-OF_UPDATE = ("num_examples", "effort", "untrained", "loss_before", "loss_after", "update_norm")
+OF_UPDATE = ("num_examples", "true_examples", "effort", "untrained", "loss_before", "loss_after", "update_norm")
 COLUMNS = {
     "rounds": ("round", *OF_ROUND),
     "clients": ("client", "holder", "num_examples", "behaviour"),
@@ -87,10 +87,10 @@ def _rounds(simulation: Simulation) -> Iterator[tuple]:
 
 def _clients(simulation: Simulation) -> Iterator[tuple]:
     last = 0
-    everyone = simulation.clients.order_by("number").values_list("number", "num_examples", "behaviour")
+    everyone = simulation.clients.order_by("number").values_list("number", "holder", "num_examples", "behaviour")
     while rows := list(everyone.filter(number__gt=last)[:MOST_PARTS]):
-        for number, num_examples, behaviour in rows:
-            yield number, number, num_examples, behaviour
+        for number, holder, num_examples, behaviour in rows:
+            yield number, holder or number, num_examples, behaviour
         last = rows[-1][0]
 
 
@@ -99,7 +99,8 @@ def _updates(simulation: Simulation) -> Iterator[tuple]:
         parts = records.parts_of(simulation, [row.number for row in rows])
         for row in rows:
             for part in parts[row.number]:
-                yield row.number, part["client__number"], *(part[name] for name in OF_UPDATE)
+                told = part | {"true_examples": records.held_of(part)}
+                yield row.number, part["client__number"], *(told[name] for name in OF_UPDATE)
 
 
 def _contributions(simulation: Simulation) -> Iterator[tuple]:

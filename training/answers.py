@@ -1,4 +1,5 @@
-"""What those of a cohort send who do not send what training found: made up, or agreed on in sight of the honest ones.
+"""What those of a cohort send who do not send what training found: made up, another's, or agreed on in sight of the
+honest ones.
 
 It is made where the updates arrive and in the cohort's order, so that it has the same bits whoever trains.
 """
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from training.clients import Behaviour, Honest, Seen, Task, Update, acts, is_silent, loaded
+from training.behaviours import acts
+from training.clients import Behaviour, Honest, Seen, Task, Update, is_silent, loaded
 from training.config import TrainingConfig
 from training.events import TrainingError
 from training.generators import torch_generator
@@ -26,16 +28,21 @@ class Makers:
     round_number: int
     odd: Mapping[int, Task]  # of all with a behaviour
     acting: set[int] = field(default_factory=set)  # of these, whose behaviour is in force; all others are honest
+    copies: dict[int, int] = field(default_factory=dict)  # and the place of the one whose update it sends, before it
     senders: dict[int, Behaviour] = field(default_factory=dict)
     conspirators: dict[int, Behaviour] = field(default_factory=dict)
 
     @classmethod
     def of(cls, odd: Mapping[int, Task], config: TrainingConfig, round_number: int) -> Makers:
         makers = cls(config=config, round_number=round_number, odd=odd)
+        place_of = {task.client: place for place, task in odd.items()}
         for place, task in odd.items():
             if not acts(task.behaviour, round_number):
                 continue
             makers.acting.add(place)
+            if task.copies is not None:
+                makers.copies[place] = place_of[task.copies]
+                continue
             behaviour = loaded(task.behaviour)
             if is_silent(behaviour, task, config, round_number):
                 continue
@@ -46,7 +53,7 @@ class Makers:
         return makers
 
     def __bool__(self) -> bool:
-        return bool(self.senders or self.conspirators)
+        return bool(self.copies or self.senders or self.conspirators)
 
     def sent(self, place: int, step: Tensor, own: Tensor | None) -> Tensor:
         """What a sender sends, [P]. `step` [P]: the last global one; `own` [P]: what it found, if it trains."""
@@ -106,7 +113,15 @@ def completed(updates: Iterator[Update], makers: Makers, step: Tensor) -> Iterat
 
 
 def _with_senders(updates: Iterator[Update], makers: Makers, step: Tensor) -> Iterator[Update]:
+    """And with copies. Of an update that others send too, it is kept."""
+    copied = set(makers.copies.values())
+    kept: dict[int, Update] = {}
     for place, update in enumerate(updates):
-        if place in makers.senders:
+        if place in copied:
+            kept[place] = update
+        if place in makers.copies:
+            of = kept[makers.copies[place]]
+            update = dataclasses.replace(update, sent=of.sent, loss_before=of.loss_before, loss_after=of.loss_after)
+        elif place in makers.senders:
             update = dataclasses.replace(update, sent=makers.sent(place, step, update.delta))
         yield update

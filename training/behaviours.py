@@ -5,7 +5,7 @@ What each behaviour does is in training.deviations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import kinds
@@ -60,6 +60,83 @@ def one(value: Any, whose: str) -> dict[str, Any]:
     return choice.to_dict() | bounds
 
 
+def has(given: Mapping[str, Any], trait: str) -> bool:
+    """Whether a configured behaviour has a trait; one of a plug-in that is gone has none."""
+    kind = kinds.family("behaviour").get(given["kind"])
+    return kind is not None and trait in kind.traits
+
+
+def acts(given: Mapping[str, Any], round_number: int) -> bool:
+    """Whether a configured behaviour is in force in a round."""
+    begin, end = given.get("from_round", 1), given.get("to_round")
+    return bool(given["kind"] != "honest" and begin <= round_number <= (end or round_number))
+
+
+def further(given: Mapping[str, Any]) -> int:
+    """Under how many identities beside its own one shows up who behaves so."""
+    return int(given["identities"]) - 1 if has(given, "divided") or has(given, "copied") else 0
+
+
+def holders(num_clients: int, configured: Mapping[int, Mapping[str, Any]]) -> dict[int, int]:
+    """Whose each further identity is: numbered on from the clients, in the order of their holders."""
+    whose = (client for client in sorted(configured) for _ in range(further(configured[client])))
+    return dict(enumerate(whose, num_clients + 1))
+
+
+def num_identities(
+    num_clients: int, configured: Iterable[Mapping[str, Any]], population: Iterable[Mapping[str, Any]]
+) -> int:
+    """Clients and their further identities, of those too that are not drawn yet."""
+    named = list(configured)
+    numbers = drawn_numbers(num_clients, len(named), population)
+    more = sum(further(entry) * number for entry, number in zip(population, numbers, strict=True))
+    return num_clients + more + sum(map(further, named))
+
+
+def drawn_numbers(num_clients: int, named: int, population: Iterable[Mapping[str, Any]]) -> Iterator[int]:
+    """How many clients each entry of a population draws, of those that are not named."""
+    left = num_clients - named
+    for entry in population:
+        number = max(0, min(round(entry["share"] * num_clients), left))
+        left -= number
+        yield number
+
+
+def grouped(configured: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """The same, each who colludes with a group that it belongs to, and each of the group doing as it does unless it is
+    said to do something else."""
+    found = dict(configured)
+    for client, given in configured.items():
+        if has(given, "colludes"):
+            group = sorted({client, *given["group"]})
+            found[client] = {**given, "group": group}
+            for member in group:
+                found.setdefault(member, found[client])
+    return {client: found[client] for client in sorted(found)}
+
+
+def at_odds(configured: Mapping[int, Mapping[str, Any]]) -> str:
+    """What is wrong with the groups of those who collude, in a sentence; empty where nothing is."""
+    for client, given in configured.items():
+        if not has(given, "colludes"):
+            continue
+        if len(given["group"]) < 2:
+            return f"client {client}: group: nobody else is named"
+        for member in given["group"]:
+            if configured.get(member) != given:
+                return f"client {client}: group: client {member} does something else, or is of another group"
+    return ""
+
+
+def one_update(given: Mapping[str, Any], holder: int, round_number: int) -> Hashable:
+    """Equal, and not None, for those who all send in this round what the first of them finds."""
+    if not acts(given, round_number):
+        return None
+    if has(given, "copied"):
+        return "holder", holder
+    return ("group", *given["group"]) if has(given, "colludes") else None
+
+
 def of_shares(value: Any) -> tuple[dict[str, Any], ...]:
     """Each {"share": of all clients, "kind": ..., its parameters}; shares of nobody and of honest ones left out."""
     if not isinstance(value, list | tuple):
@@ -76,6 +153,8 @@ def of_shares(value: Any) -> tuple[dict[str, Any], ...]:
         except ValueError as error:
             raise ValueError(f"{whose}: share: {error}") from None
         behaviour = one({name: each for name, each in entry.items() if name != "share"}, whose)
+        if behaviour.get("group"):
+            raise ValueError(f"{whose}: group: leave it empty; those that are drawn are one group")
         if share and behaviour["kind"] != "honest":
             found.append({"share": share, **behaviour})
     total = sum(entry["share"] for entry in found)

@@ -316,8 +316,13 @@ register(
 )
 
 SIGMA = "standard deviation of the noise in each weight"
+IDENTITIES = whole(
+    3, "identities, its own among them; the others are numbered after all clients", minimum=2, maximum=100
+)
 # Traits of behaviours: `untrained`, it sends something and costs no gradient; `conspires`, it sees the honest updates
-# of the round, so that all of the cohort are in memory.
+# of the round, so that all of the cohort are in memory; `divided` and `copied`, who does so shows up under as many
+# `identities`, each with a part of its examples or all with all of them, of whom one trains for all; `colludes`, all
+# clients of a `group` send what the first of them finds.
 register(
     Kind(family="behaviour", name="honest", help="Trains as it should", code="training.deviations:honest"),
     Kind(
@@ -489,5 +494,38 @@ register(
         source="Karimireddy et al. 2022",
         code="training.deviations:mimic",
         traits=frozenset({"untrained", "conspires"}),
+    ),
+    Kind(
+        family="behaviour",
+        name="sybil_split",
+        label="sybils, split",
+        help="Shows up under several identities, each with a part of its examples",
+        source="Douceur 2002",
+        code="training.deviations:sybil_split",
+        traits=frozenset({"divided"}),
+        parameters={"identities": IDENTITIES},
+    ),
+    Kind(
+        family="behaviour",
+        name="sybil_copy",
+        label="sybils, copied",
+        help="Shows up under several identities, trains once, and sends the same from each, at its full size",
+        source="Douceur 2002",
+        code="training.deviations:sybil_copy",
+        traits=frozenset({"copied"}),
+        parameters={"identities": IDENTITIES},
+    ),
+    Kind(
+        family="behaviour",
+        name="collusion",
+        help="One of a group trains, and all of them send its update",
+        source="Fung et al. 2020",
+        code="training.deviations:collusion",
+        traits=frozenset({"colludes"}),
+        parameters={
+            "group": clients(
+                "the clients of the group, of whom the first trains; of a population: those that are drawn"
+            )
+        },
     ),
 )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import kinds
+from training.behaviours import acts
 from training.config import TrainingConfig
 from training.datasets import Data
 from training.events import TrainingError
@@ -31,6 +32,8 @@ class Task:
     indices: Tensor  # int64 [n], the examples of the training set that it trains on
     behaviour: Mapping[str, Any] = field(default_factory=lambda: HONEST)  # {"kind": ..., and the kind's parameters}
     correction: Tensor | None = None  # float32 [P], added to the gradient of every local step
+    holder: int | None = None  # whose identity it is; None: its own
+    copies: int | None = None  # the client whose update it sends, which trains for it
     held: int | None = None  # examples that it holds; None: those that it trains on
     reported: int | None = None  # examples that it says it holds; None: the truth
 
@@ -136,17 +139,11 @@ class Behaviour:
     conspire: Callable[[Seen], Tensor] | None = None  # the same, by who sees the honest updates of the round
 
 
-def acts(given: Mapping[str, Any], round_number: int) -> bool:
-    """Whether a configured behaviour is in force in a round."""
-    begin, end = given.get("from_round", 1), given.get("to_round")
-    return bool(given["kind"] != "honest" and begin <= round_number <= (end or round_number))
-
-
 def behaviour_of(task: Task, round_number: int) -> Behaviour:
-    """What it does in this round; outside of its rounds a client is honest. TrainingError where a plug-in's code gives
-    no Behaviour."""
+    """What it does in this round; outside of its rounds a client is honest, and its further identities are not there.
+    TrainingError where a plug-in's code gives no Behaviour."""
     if not acts(task.behaviour, round_number):
-        return Behaviour()
+        return Behaviour(silence=0.0 if task.holder is None else 1.0)
     return loaded(task.behaviour)
 
 
@@ -180,7 +177,7 @@ class Work:
 def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> Work | None:
     """The client's work in this round; None where it sends nothing. Costs no gradient."""
     behaviour = behaviour_of(task, round_number)
-    if not behaviour.trains or is_silent(behaviour, task, config, round_number):
+    if task.copies is not None or not behaviour.trains or is_silent(behaviour, task, config, round_number):
         return None
     widths = _widths(behaviour, len(task.indices), config)
     labels = data.train_y[task.indices]
@@ -192,6 +189,8 @@ def work(task: Task, data: Data, config: TrainingConfig, round_number: int) -> W
 
 def effort(task: Task, config: TrainingConfig, round_number: int) -> int:
     """Examples that a client which does send something trains in this round, each as often as it is in a batch."""
+    if task.copies is not None:
+        return 0
     if not acts(task.behaviour, round_number):
         return len(task.indices) * config.local_epochs
     behaviour = loaded(task.behaviour)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import kinds
@@ -19,6 +20,7 @@ from training.catalogue import DATASETS, DatasetInfo
 
 __all__ = ["ConfigError", "TrainingConfig"]
 
+MOST_IDENTITIES = 1_000_000
 SCHEME = 3  # the number of today's meaning of a configuration; it rises whenever an unchanged one comes to mean another
 MOST_MALICIOUS: dict[str, Callable[[int], int]] = {  # that a strategy can bear among n clients in a round
     "trimmed_mean": lambda n: (n - 1) // 2,  # something must be left in the middle: n > 2f (Yin et al. 2018)
@@ -174,7 +176,7 @@ class TrainingConfig:
             for client, given in self.behaviours.items()
             if self.population or given["kind"] != "honest"
         }
-        object.__setattr__(self, "behaviours", acting)
+        object.__setattr__(self, "behaviours", behaviours.grouped(acting))
         object.__setattr__(self, "population", tuple(behaviours.without_end(entry, last) for entry in self.population))
 
     def _checked(self, field: dataclasses.Field[Any], value: Any) -> Any:
@@ -243,9 +245,15 @@ class TrainingConfig:
         late = [client for client in self.behaviours if client > self.num_clients]
         if late:
             errors["behaviours"] = f"client {late[0]} does not exist; {there}"
+        elif text := behaviours.at_odds(self.behaviours):
+            errors["behaviours"] = text
+        elif self.num_identities > MOST_IDENTITIES:
+            errors["behaviours"] = f"{self.num_identities:,} identities are more than {MOST_IDENTITIES:,}"
         if self.sampler.kind == "listed":
+            if self.num_identities > self.num_clients:
+                there += f", with further identities {self.num_identities}"
             for name in ("include", "exclude"):
-                if named := [client for client in self.sampler[name] if client > self.num_clients]:
+                if named := [client for client in self.sampler[name] if client > self.num_identities]:
                     errors[f"sampler.{name}"] = f"client {named[0]} does not exist; {there}"
             if not errors and not self.num_listed:
                 errors["sampler"] = "nobody is left to take part"
@@ -282,17 +290,27 @@ class TrainingConfig:
 
     @property
     def num_listed(self) -> int:
-        """Clients that the sampler may draw."""
+        """Clients that the sampler may draw, each identity for one."""
         if self.sampler.kind != "listed":
-            return self.num_clients
+            return self.num_identities
         named, without = set(self.sampler["include"]), set(self.sampler["exclude"])
-        return len(named - without) if named else self.num_clients - len(without)
+        return len(named - without) if named else self.num_identities - len(without)
+
+    @cached_property
+    def holders(self) -> dict[int, int]:
+        """Whose each identity is that a client has beside its own number, from num_clients + 1 on."""
+        return behaviours.holders(self.num_clients, self.drawn_behaviours())
+
+    @cached_property
+    def num_identities(self) -> int:
+        """Numbers under which somebody may take part: clients, and their further identities."""
+        return behaviours.num_identities(self.num_clients, self.behaviours.values(), self.population)
 
     @property
     def cohort_size(self) -> int:
-        """Clients in each round."""
+        """Clients in each round, each identity for one."""
         return min(
-            sampled(self.num_clients, self.fraction_fit, self.min_available_clients),
+            sampled(self.num_identities, self.fraction_fit, self.min_available_clients),
             self.num_listed,
         )
 
@@ -311,11 +329,16 @@ class TrainingConfig:
         if self.population:
             others = [client for client in range(1, self.num_clients + 1) if client not in drawn]
             others.sort(key=lambda client: entropy.digest(self.seed, "population", 0, client))
-            for entry in self.population:
-                count = round(entry["share"] * self.num_clients)
+            counts = behaviours.drawn_numbers(self.num_clients, len(drawn), self.population)
+            for entry, count in zip(self.population, counts, strict=True):
                 of_kind = {name: value for name, value in entry.items() if name != "share"}
-                drawn |= dict.fromkeys(others[:count], of_kind)
+                members = others[:count]
                 del others[:count]
+                if behaviours.has(entry, "colludes"):
+                    of_kind["group"] = sorted(members)
+                    if count < 2:
+                        continue  # with nobody else it is honest
+                drawn |= dict.fromkeys(members, of_kind)
         return {client: drawn[client] for client in sorted(drawn) if drawn[client]["kind"] != "honest"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import torch
@@ -163,3 +164,18 @@ def over_report(factor: float) -> Behaviour:
 def straggler(epochs: int) -> Behaviour:
     """Has time for so many passes over its data only; its update counts with all its examples (Li et al. 2020)."""
     return Behaviour(epochs=epochs)
+
+
+def sybil_split(identities: int) -> Behaviour:
+    """Each of its identities trains honestly, on a part of its examples."""
+    return Behaviour()
+
+
+def sybil_copy(identities: int) -> Behaviour:
+    """The first of its identities in a round trains honestly; the others send what that one sends."""
+    return Behaviour()
+
+
+def collusion(group: Sequence[int]) -> Behaviour:
+    """The first of the group in a round trains honestly; the others send what that one sends."""
+    return Behaviour()

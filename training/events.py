@@ -17,9 +17,10 @@ class Log:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientShare:
-    """What a client holds."""
+    """What a client holds, under one of its identities where it has several."""
 
     client: int  # from 1
+    holder: int  # whose identity it is; most often its own
     num_examples: int
     label_counts: tuple[int, ...]  # true labels, whatever the client does to them
     behaviour: str  # the kind; honest where none is configured
@@ -54,6 +55,8 @@ class ClientReport:
     effort: int = 0  # examples trained, each as often as it was in a batch
     untrained: bool = False  # the update that it sent is not of any training of its own
     held: int | None = None  # examples that it holds; None: as many as it reports
+    holder: int | None = None  # whose identity it is; None: its own
+    copies: int | None = None  # the client whose update it sent
 
     @property
     def sent(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training import clients, lines, networks, partitions
+from training import behaviours, clients, lines, networks, partitions
 from training.clients import HONEST, Behaviour, Task
 from training.config import TrainingConfig
 from training.datasets import Data
@@ -37,13 +37,26 @@ class Federation:
 
     @cached_property
     def num_examples(self) -> NDArray[np.int64]:
-        """[num_clients] that each client holds."""
+        """[num_identities] that each client holds under this number."""
         return np.array([len(held) for held in self.holdings.clients], np.int64)
 
     @cached_property
     def behaviours(self) -> dict[int, Behaviour]:
         """Of the clients that have one, whenever it is in force. TrainingError where a plug-in's code gives none."""
         return loaded_behaviours(self.config)
+
+    @cached_property
+    def given(self) -> dict[int, Mapping[str, Any]]:
+        """The configured behaviour of each number that has one, of further identities that of their holder."""
+        named = self.config.behaviours
+        return {**named, **{identity: named[holder] for identity, holder in self.config.holders.items()}}
+
+    @property
+    def num_dealt(self) -> int:
+        """Examples that all clients hold together."""
+        own = sum(len(held) for held in self.holdings.clients[: self.config.num_clients])
+        undivided = self.holdings.undivided.items()
+        return own + sum(len(held) - len(self.holdings.clients[client - 1]) for client, held in undivided)
 
 
 def gather(config: TrainingConfig, data: Data) -> Federation:
@@ -112,19 +125,26 @@ def tasks(federation: Federation, cohort: Sequence[int], round_number: int) -> l
 
 def odd_tasks(federation: Federation, cohort: Sequence[int], round_number: int) -> dict[int, Task]:
     """Of those that have a behaviour, by place in the cohort."""
-    behaviours = federation.config.behaviours
-    return {
-        place: _odd_task(federation, client, behaviours[client], round_number)
-        for place, client in (enumerate(cohort) if behaviours else ())
-        if client in behaviours
-    }
+    given, found, first = federation.given, dict[int, Task](), dict[Hashable, int]()
+    for place, client in enumerate(cohort) if given else ():
+        if client in given:
+            found[place] = task = _odd_task(federation, client, given[client], round_number)
+            alike = behaviours.one_update(given[client], task.holder or client, round_number)
+            if alike is not None and first.setdefault(alike, client) != client:
+                found[place] = dataclasses.replace(task, copies=first[alike])
+    return found
 
 
 def _odd_task(federation: Federation, client: int, given: Mapping[str, Any], round_number: int) -> Task:
+    holder = federation.config.holders.get(client)
     indices = torch.from_numpy(federation.holdings.clients[client - 1])
-    if not clients.acts(given, round_number):
-        return Task(client=client, indices=indices, behaviour=given)
-    behaviour, held, reported = federation.behaviours[client], len(indices), None
+    if not behaviours.acts(given, round_number):
+        if holder is not None:
+            indices = indices[:0]
+        elif client in federation.holdings.undivided:
+            indices = torch.from_numpy(federation.holdings.undivided[client])
+        return Task(client=client, indices=indices, behaviour=given, holder=holder)
+    behaviour, held, reported = federation.behaviours[holder or client], len(indices), None
     if client in federation.altered:
         indices = torch.from_numpy(federation.altered[client])
     if behaviour.data is not None:
@@ -137,17 +157,18 @@ def _odd_task(federation: Federation, client: int, given: Mapping[str, Any], rou
             raise TrainingError(f"behaviours: the examples of client {client} cannot be chosen: {cause}") from error
     if behaviour.reported != 1.0:
         reported = max(1, round(behaviour.reported * held))
-    return Task(client=client, indices=indices, behaviour=given, held=held, reported=reported)
+    return Task(client=client, indices=indices, behaviour=given, holder=holder, held=held, reported=reported)
 
 
 def num_reported(federation: Federation, round_number: int) -> NDArray[np.int64]:
-    """[num_clients], examples that each client says it holds."""
-    config, lying = federation.config, [c for c, each in federation.behaviours.items() if each.reported != 1.0]
-    if not lying:
-        return federation.num_examples
-    reported = federation.num_examples.copy()
-    for client in lying:
-        reported[client - 1] = _odd_task(federation, client, config.behaviours[client], round_number).num_examples
+    """[num_identities], examples that each client says it holds."""
+    reported, given = federation.num_examples, federation.given
+    changing = [client for client, each in federation.behaviours.items() if each.reported != 1.0]
+    changing += [*federation.holdings.undivided, *federation.config.holders]
+    if changing:
+        reported = reported.copy()
+    for client in changing:
+        reported[client - 1] = _odd_task(federation, client, given[client], round_number).num_examples
     return reported
 
 
@@ -165,7 +186,7 @@ def started(federation: Federation) -> Started:
     config, data, untrained = federation.config, federation.data, federation.untrained
     score = test_score(federation, untrained)
     return Started(
-        message=lines.started(config, data, len(untrained), sum(federation.num_examples)),
+        message=lines.started(config, data, len(untrained), federation.num_dealt),
         dataset=data.name,
         num_parameters=len(untrained),
         num_validation=len(federation.validation_y),
@@ -173,14 +194,17 @@ def started(federation: Federation) -> Started:
         weights_sha256=networks.weights_sha256(untrained),
         loss=score.loss,
         accuracy=score.accuracy,
-        clients=tuple(_share(federation, client) for client in range(1, config.num_clients + 1)),
+        clients=tuple(_share(federation, client) for client in range(1, config.num_identities + 1)),
     )
 
 
 def _share(federation: Federation, client: int) -> ClientShare:
     labels = federation.data.train_y.numpy()[federation.holdings.clients[client - 1]]
     counts = np.bincount(labels, minlength=federation.data.info.num_classes)
-    behaviour = federation.config.behaviours.get(client, HONEST)["kind"]
     return ClientShare(
-        client=client, num_examples=len(labels), label_counts=tuple(counts.tolist()), behaviour=behaviour
+        client=client,
+        num_examples=len(labels),
+        label_counts=tuple(counts.tolist()),
+        behaviour=federation.given.get(client, HONEST)["kind"],
+        holder=federation.config.holders.get(client, client),
     )

@@ -15,10 +15,12 @@ FEW = 10  # a cohort up to this size is reported client by client; the log does 
 
 
 def started(config: TrainingConfig, data: Data, num_parameters: int, num_dealt: int) -> str:
+    more = config.num_identities - config.num_clients
+    identities = f" and {more:,} further {'identity' if more == 1 else 'identities'} of theirs" if more else ""
     held_out = f", {config.validation_size:,} held out by the server" if config.validation_size else ""
     return (
         f"Training {config.model.kind} ({num_parameters:,} parameters) on {data.info.label}: "
-        f"{num_dealt:,} images with {_clients(config.num_clients)}{held_out}"
+        f"{num_dealt:,} images with {_clients(config.num_clients)}{identities}{held_out}"
     )
 
 
@@ -30,6 +32,8 @@ def client_trained(report: ClientReport) -> Log:
     if not report.sent:
         return Log(message=f"Client {report.client} sent no update", level="warning")
     norm = f"update norm {figure(report.update_norm, 2)}"
+    if report.copies is not None:
+        return Log(message=f"Client {report.client} sent the update of client {report.copies}", level="warning")
     if report.untrained:
         return Log(message=f"Client {report.client} sent an update without training, {norm}", level="warning")
     line = f"Client {report.client}: loss {figure(report.loss_before, 2)} → {figure(report.loss_after, 2)}, {norm}"
@@ -41,9 +45,10 @@ def client_trained(report: ClientReport) -> Log:
 
 def cohort_trained(reports: Sequence[ClientReport]) -> list[Log]:
     """One line for all who trained, and one each for those that did not, sent nothing, or report another size."""
-    trained = [report for report in reports if report.loss_before is not None]
-    untrained = sum(report.untrained for report in reports)
-    silent = len(reports) - len(trained) - untrained
+    trained = [report for report in reports if report.sent and not report.untrained]
+    copied = sum(report.copies is not None for report in reports)
+    untrained = sum(report.untrained for report in reports) - copied
+    silent = len(reports) - len(trained) - untrained - copied
     lying = sum(report.num_examples != report.num_held for report in trained)
     lines = []
     if trained:
@@ -54,6 +59,8 @@ def cohort_trained(reports: Sequence[ClientReport]) -> list[Log]:
         lines.append(Log(message=f"{_clients(len(trained))} trained on {examples:,} examples: {losses}"))
     if untrained:
         lines.append(Log(message=f"{_clients(untrained)} sent an update without training", level="warning"))
+    if copied:
+        lines.append(Log(message=f"{_clients(copied)} sent the update of another", level="warning"))
     if lying:
         lines.append(Log(message=f"{_clients(lying)} reported another number of examples", level="warning"))
     if silent:

@@ -173,7 +173,7 @@ def _played(
     """On the processor, by the configuration's backend, client by client."""
     federated, config, begin = context.federated, context.federated.config, perf_counter()
     tasks = federation.tasks(federated, cohort, round_number)
-    total_examples = sum(task.num_examples for task in tasks)
+    total_examples = max(1, sum(task.num_examples for task in tasks))
     arriving = context.train(federated.network, state.weights, tasks, federated.data, config, round_number)
     odd = {place: task for place, task in enumerate(tasks) if task.behaviour is not HONEST}
     if makers := Makers.of(odd, config, round_number):
@@ -240,7 +240,7 @@ def _of_reported(sample: Sample, federated: Federation, round_number: int) -> tu
 
 def _sampled(sample: Callable[[int], tuple[int, ...]], config: TrainingConfig, round_number: int) -> tuple[int, ...]:
     cohort = tuple(sample(round_number))
-    if not cohort or sorted({*cohort}) != [*cohort] or not 1 <= cohort[0] <= cohort[-1] <= config.num_clients:
+    if not cohort or sorted({*cohort}) != [*cohort] or not 1 <= cohort[0] <= cohort[-1] <= config.num_identities:
         raise ValueError(f"Round {round_number}: {cohort} are not ascending numbers of clients")
     return cohort
 
@@ -316,8 +316,10 @@ def _report(update: Update, task: Task, effort: int) -> ClientReport:
         loss_after=update.loss_after,
         update_norm=update.norm,
         effort=effort,
-        untrained=update.sent is not None and update.loss_before is None,
+        untrained=update.sent is not None and (update.loss_before is None or task.copies is not None),
         held=None if task.num_held == update.num_examples else task.num_held,
+        holder=task.holder,
+        copies=task.copies,
     )
 
 

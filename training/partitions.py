@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training import behaviours
 from training.config import TrainingConfig
+from training.events import TrainingError
 from training.seeds import numpy_generator
 
 Indices = NDArray[np.int64]
@@ -18,16 +20,21 @@ Partition = Callable[..., list[Indices]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Holdings:
-    """Who holds which training examples; all indices ascend and no example is held twice."""
+    """Who holds which training examples; all indices ascend, and but for copies no example is held twice."""
 
     validation: Indices  # the server's own, never in a client's hands
-    clients: tuple[Indices, ...]  # client 1 first
+    clients: tuple[Indices, ...]  # client 1 first, after the last their further identities
+    undivided: Mapping[int, Indices] = field(
+        default_factory=dict
+    )  # all that a client holds who divides it over several
 
 
 def deal(config: TrainingConfig, labels: Indices) -> Holdings:
-    """Draws the server's validation set, then splits the rest of the training set over the clients.
+    """Draws the server's validation set, then splits the rest of the training set over the clients; who shows up under
+    several identities divides its part over them, or holds it under each.
 
-    `labels` int64 [num_train]; the configuration must be resolved. ValueError where a client would be empty.
+    `labels` int64 [num_train]; the configuration must be resolved. ValueError where a client would be empty,
+    TrainingError where an identity would.
     """
     if config.validation_size is None:
         raise ValueError("validation_size: the configuration is not resolved")
@@ -35,7 +42,24 @@ def deal(config: TrainingConfig, labels: Indices) -> Holdings:
     validation = np.sort(order[: config.validation_size])
     rest = np.sort(order[config.validation_size :])
     parts = split(config, labels[rest], numpy_generator(config.split_seed, "partition"))
-    return Holdings(validation=validation, clients=tuple(rest[part] for part in parts))
+    return with_identities(config, validation, [rest[part] for part in parts])
+
+
+def with_identities(config: TrainingConfig, validation: Indices, dealt: list[Indices]) -> Holdings:
+    clients, undivided = list(dealt), {}
+    for holder, given in config.behaviours.items():
+        further, held = behaviours.further(given), dealt[holder - 1]
+        if behaviours.has(given, "divided"):
+            if len(held) <= further:
+                text = f"client {holder} holds {len(held)} examples, too few for {1 + further} identities"
+                raise TrainingError(f"behaviours: {text}")
+            order = numpy_generator(config.split_seed, "behaviour", 0, holder).permutation(held)
+            undivided[holder] = held
+            clients[holder - 1], *others = (np.sort(part) for part in np.array_split(order, 1 + further))
+        else:
+            others = [held] * further
+        clients += others
+    return Holdings(validation=validation, clients=tuple(clients), undivided=undivided)
 
 
 def split(config: TrainingConfig, labels: Indices, rng: np.random.Generator) -> list[Indices]:

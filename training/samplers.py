@@ -20,7 +20,7 @@ class SamplerFacts:
     round_number: int
     cohort_size: int  # how many are wanted
     clients: NDArray[np.int64]  # all of the run, ascending
-    num_examples: NDArray[np.int64]  # that each holds
+    num_examples: NDArray[np.int64]  # that each says it holds
     losses: tuple[float | None, ...] = ()
     balances: tuple[int, ...] = ()
     stakes: tuple[int, ...] = ()

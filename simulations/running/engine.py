@@ -174,6 +174,7 @@ class Economies:
         clients = tuple(
             ClientRound(
                 client=report.client,
+                holder=report.holder or report.client,
                 num_examples=report.num_examples,
                 true_examples=report.num_held,
                 effort=report.effort,
@@ -250,7 +251,7 @@ class Economies:
 
 def feedback(config: SimulationConfig, state: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     """What a sampler reads of the paying economy as it is after a round, of all clients in their order."""
-    clients, money = [str(number) for number in range(1, config.num_clients + 1)], state.get("money", {})
+    clients, money = [str(number) for number in range(1, config.num_identities + 1)], state.get("money", {})
     found: dict[str, tuple[float, ...]] = {}
     if config.sampler.has("balances"):
         balances = money.get("balances", {})
@@ -280,6 +281,7 @@ def facts_of(training_sha256: str, trained: RoundTrained) -> Facts:
         best_validation_loss=trained.best_validation_loss,
         weights_sha256=trained.weights_sha256,
         sent=tuple(report.sent for report in trained.reports),
+        holders=tuple(report.holder or report.client for report in trained.reports),
     )
 
 

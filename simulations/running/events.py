@@ -31,6 +31,7 @@ class ClientRound:
     """A client's round, trained, valued and paid."""
 
     client: int
+    holder: int  # whose identity it is
     num_examples: int  # that it reports
     true_examples: int  # that it holds
     effort: int  # examples trained

@@ -156,6 +156,7 @@ def _started(claim: Claim, event: events.Started) -> None:
         Client(
             simulation_id=claim.simulation_id,
             number=share.client,
+            holder=None if share.holder == share.client else share.holder,
             num_examples=share.num_examples,
             label_counts=list(share.label_counts),
             behaviour=share.behaviour,
@@ -260,6 +261,7 @@ def _contributions(row: Round, event: events.Round) -> None:
             round=row,
             client=clients[part.client],
             num_examples=part.num_examples,
+            held=None if part.true_examples == clients[part.client].num_examples else part.true_examples,
             effort=part.effort,
             untrained=part.untrained,
             value=part.contribution,
@@ -359,6 +361,7 @@ def facts_of_event(simulation: Simulation, event: events.Round) -> Facts:
         best_validation_loss=event.best_validation_loss,
         weights_sha256=event.weights_sha256,
         sent=tuple(part.untrained or part.loss_before is not None for part in event.clients),
+        holders=tuple(part.holder for part in event.clients),
     )
 
 

@@ -88,7 +88,8 @@ class RoundRow(Schema):
 
 class ClientRow(Schema):
     client: int
-    num_examples: int
+    holder: int = Field(description="whose identity it is, most often its own")
+    num_examples: int = Field(description="that it holds")
     behaviour: str
     contribution: float
     reward_microtokens: int

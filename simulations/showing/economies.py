@@ -43,7 +43,7 @@ RoundNumber = Annotated[int, Path(ge=1, le=MOST)]
 
 class ClientPaid(Schema):
     client: int
-    holder: int = Field(description="whose identity it is: its own")
+    holder: int = Field(description="whose identity it is, most often its own")
     contribution: float = Field(description="sum over rounds")
     contribution_error: float | None = Field(
         description="root of the sum of the squared standard errors of its rounds; null where nothing is estimated"
@@ -84,6 +84,7 @@ class FactsOut(Schema):
     best_validation_loss: float | None = Field(description="of the rounds before")
     weights_sha256: str
     sent: list[bool] = Field([], description="whose update arrived; not there: of those who have losses")
+    holders: list[int] = Field([], description="whose identity each is; not there: everybody its own")
 
 
 class Utilities(Schema):
@@ -192,6 +193,7 @@ def economies(
     sums = ("number", "contribution", "contribution_variance", "reward_microtokens")
     everyone = simulation.clients.filter(number__gt=cursor).order_by("number")
     page = list(everyone.values_list(*sums)[: most + 1])
+    holders = dict(everyone.exclude(holder=None).values_list("number", "holder")[: most + 1])
     if len(page) > most:
         link_next(request, response, limit=limit, cursor=page[most - 1][0])
     page = page[:most]
@@ -206,6 +208,7 @@ def economies(
         | {
             "clients": [
                 _client(row if each.shadow is None else of_shadows[each.shadow.pk].get(row[0], (row[0], *nothing)))
+                | {"holder": holders.get(row[0], row[0])}
                 for row in page
             ]
         }
@@ -218,7 +221,6 @@ def _client(row: tuple) -> dict[str, Any]:
     error = None if variance is None or not math.isfinite(variance) else math.sqrt(variance)
     return {
         "client": number,
-        "holder": number,
         "contribution": contribution,
         "contribution_error": error,
         "reward_microtokens": reward,

@@ -187,7 +187,7 @@ def _row_of_data(data: dict[str, Any]) -> dict[str, Any]:
 
 def clients(simulation: Simulation) -> dict[str, Any]:
     """All clients of a small simulation; both ends and the distribution of a large one. One query."""
-    names = ("number", "behaviour", "contribution", "reward_microtokens", "rounds")
+    names = ("number", "holder", "behaviour", "contribution", "reward_microtokens", "rounds")
     everyone = list(simulation.clients.order_by("number").values(*names))
     context = {"everyone": len(everyone), "is_crowd": len(everyone) > ALL_CLIENTS, **rewards(everyone)}
     context["game_note"] = wording.game_note(simulation)

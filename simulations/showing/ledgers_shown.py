@@ -81,7 +81,7 @@ def context(simulation: Simulation, flow: int = 0) -> dict[str, Any]:
 
 
 def _context(simulation: Simulation, shadows: Sequence[Shadow], flow: int) -> dict[str, Any]:
-    everyone = list(simulation.clients.order_by("number").values("number", "behaviour", "reward_microtokens"))
+    everyone = list(simulation.clients.order_by("number").values("number", "holder", "behaviour", "reward_microtokens"))
     if not everyone or not simulation.rounds_done or simulation.ledger_id is None:
         return {"economies": [], "waits": bool(shadows) or _pays(simulation)}
     found = _economies(simulation, shadows, everyone)
@@ -265,7 +265,9 @@ def clients_page(simulation: Simulation, page: str | None, sort: str | None) -> 
     numbers = list(shown)
     clients = {
         client["number"]: client
-        for client in simulation.clients.filter(number__in=numbers).values("number", "behaviour", "reward_microtokens")
+        for client in simulation.clients.filter(number__in=numbers).values(
+            "number", "holder", "behaviour", "reward_microtokens"
+        )
     }
     rewards = {(0, number): client["reward_microtokens"] for number, client in clients.items()}
     parts = ShadowClient.objects.filter(shadow__in=[each.pk for each in shadows], number__in=numbers)

@@ -106,7 +106,8 @@ def clients_table(clients: Sequence[Mapping[str, Any]]) -> str:
     rows += [
         (
             str(client["client"]),
-            client["behaviour"].replace("_", " "),
+            client["behaviour"].replace("_", " ")
+            + (f" of {client['holder']}" if client["holder"] != client["client"] else ""),
             f"{client['num_examples']:,}",
             figure(client["contribution"], 5),
             f"{client['reward_microtokens'] / 1_000_000:,.3f}",

@@ -68,6 +68,7 @@ def of_simulation(simulation: Simulation, *, most_rounds: int | None = None, mos
         "clients": [
             {
                 "client": client.number,
+                "holder": client.holder or client.number,
                 "num_examples": client.num_examples,
                 "behaviour": client.behaviour,
                 "contribution": client.contribution,
@@ -122,12 +123,11 @@ def clients_of(simulation: Simulation, shadow: Shadow) -> list[dict[str, Any]]:
     of_shadow = ("number", "contribution", "reward_microtokens")
     made = {number: rest for number, *rest in ShadowClient.objects.filter(shadow=shadow).values_list(*of_shadow)}
     found = []
-    for number, num_examples, behaviour in simulation.clients.order_by("number").values_list(
-        "number", "num_examples", "behaviour"
-    ):
+    names = ("number", "holder", "num_examples", "behaviour")
+    for number, holder, num_examples, behaviour in simulation.clients.order_by("number").values_list(*names):
         contribution, reward = made.get(number, (0.0, 0))  # who was in no cohort yet
         found.append(
-            {"client": number, "num_examples": num_examples, "behaviour": behaviour}
+            {"client": number, "holder": holder or number, "num_examples": num_examples, "behaviour": behaviour}
             | {"contribution": contribution, "reward_microtokens": reward}
         )
     return found
@@ -237,8 +237,8 @@ def _resolved(result: dict[str, Any], event: events.Resolved) -> None:
 def _started(result: dict[str, Any], event: events.Started) -> None:
     result["initial_loss"] = event.loss
     result["clients"] = [
-        {"client": share.client, "num_examples": share.num_examples, "behaviour": share.behaviour}
-        | {"contribution": 0.0, "reward_microtokens": 0}
+        {"client": share.client, "holder": share.holder, "num_examples": share.num_examples}
+        | {"behaviour": share.behaviour, "contribution": 0.0, "reward_microtokens": 0}
         for share in event.clients
     ]
 

@@ -20,7 +20,7 @@ INSTEAD = "MNIST is not on this machine yet: it is downloaded when the run start
 
 def preview(config: SimulationConfig) -> dict[str, Any]:
     """What the picture of labels shows of a run that has begun; or `why_not`, a sentence."""
-    if config.num_clients > MOST_CLIENTS:
+    if config.num_identities > MOST_CLIENTS:
         return {"why_not": f"The split of more than {MOST_CLIENTS:,} clients is computed when the run starts."}
     dataset = "mnist" if config.dataset.kind == "auto" else config.dataset.kind
     try:
@@ -35,7 +35,7 @@ def preview(config: SimulationConfig) -> dict[str, Any]:
     counts = [np.bincount(found[indices], minlength=classes).tolist() for indices in first]
     return {
         "dataset": DATASETS[dataset].label,
-        "everyone": config.num_clients,
+        "everyone": config.num_identities,
         **fragments.heat(
             {"number": number, "num_examples": sum(of_client), "label_counts": of_client}
             for number, of_client in enumerate(counts, 1)

@@ -18,6 +18,7 @@ from simulations.showing import wording
 
 # Fields of several lines: a client, a share, a detector, a threshold, an economy in each.
 LINES = ("behaviours", "population", "detectors", "slashing", "shadows")
+MOST_TYPED = 1000  # characters of a behaviour; a cut one would be another
 NO_LIMIT = "none"  # of an economy's budget, where the paying one has one
 BEHAVIOUR = re.compile(r"\s*(?P<kind>[^=]*?)(?P<parameters>(\s+\w+\s*=\s*\S+)*)\s*")
 SHARE = re.compile(r"\s*(?P<share>[\d.]+)\s*(?P<percent>%?)(?P<behaviour>\s.*)")
@@ -29,13 +30,13 @@ def as_text(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, Mapping):
         return "\n".join(f"{stretches(clients)}: {_line(given)}" for clients, given in wording.together(value))
-    if isinstance(value, list) and value and "label" in value[0]:
-        return "\n".join(_economy_line(entry) for entry in value)
-    if isinstance(value, list) and value and isinstance(value[0], Mapping) and "share" not in value[0]:
-        return "\n".join(_line(given, "detector") for given in value)
-    if isinstance(value, list) and value and isinstance(value[0], Mapping) and "detector" in value[0]:
-        return "\n".join(_slash_line(entry) for entry in value)
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        if "label" in value[0]:
+            return "\n".join(_economy_line(entry) for entry in value)
+        if "share" not in value[0]:
+            return "\n".join(_line(given, "detector") for given in value)
+        if "detector" in value[0]:
+            return "\n".join(_slash_line(entry) for entry in value)
         return "\n".join(f"{wording.percent(entry['share'])}% {_line(entry)}" for entry in value)
     if isinstance(value, list):
         return stretches(value)
@@ -243,7 +244,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _behaviour(text: str) -> dict[str, Any] | None:
     """'label_flip fraction=0.5'; None for what has another form."""
-    match = BEHAVIOUR.fullmatch(text[:200])
+    match = BEHAVIOUR.fullmatch(text) if len(text) <= MOST_TYPED else None
     if match is None or not match["kind"].strip():
         return None
     parameters = {name: _parameter(value) for name, value in PARAMETER.findall(match["parameters"])}

@@ -33,6 +33,7 @@ from simulations.showing import (
     wording,
 )
 from simulations.showing.forms import EconomyForm, StartForm, behaviour_catalogue, economy_catalogue
+from training import behaviours
 from training.catalogue import DATASETS
 from training.config import ConfigError
 
@@ -390,7 +391,7 @@ def clients(request: HttpRequest, simulation_id: int) -> HttpResponse:
     """All clients of a simulation, sorted, a hundred at a time."""
     shown = found(request, simulation_id)
     sort = request.GET.get("sort") if request.GET.get("sort") in CLIENT_SORTS else "number"
-    names = ("number", "behaviour", "num_examples", "rounds", "contribution", "reward_microtokens")
+    names = ("number", "holder", "behaviour", "num_examples", "rounds", "contribution", "reward_microtokens")
     ordered = shown.clients.order_by(*CLIENT_SORTS[sort]).values(*names)
     page = Paginator(ordered, CLIENT_ROWS).get_page(request.GET.get("page"))
     rows = [row | wording.behaviour(shown, row) for row in page]
@@ -404,14 +405,19 @@ def client(request: HttpRequest, simulation_id: int, number: int) -> HttpRespons
     simulation = found(request, simulation_id)
     shown = get_object_or_404(Client, simulation=simulation, number=number)
     shown.simulation = simulation
+    row = {"number": number, "holder": shown.holder, "behaviour": shown.behaviour}
+    configured = {int(client): given for client, given in simulation.config["behaviours"].items()}
+    holders, own = behaviours.holders(simulation.num_clients, configured), shown.holder or number
     context = {
         "simulation": simulation,
         "client": shown,
+        "identities": [identity for identity, holder in holders.items() if holder == own],
+        "last": simulation.num_clients + len(holders),
         "labels": [(label, count, _share(count, shown)) for label, count in enumerate(shown.label_counts)],
         "parts": _newest_parts(shown),
         "ledger": f"simulation-{simulation.pk}",
         "transfers": _newest_transfers(shown),
-        **wording.behaviour(simulation, {"number": number, "behaviour": shown.behaviour}),
+        **wording.behaviour(simulation, row),
     }
     return render(request, "simulations/client.html", context)
 

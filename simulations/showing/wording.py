@@ -12,6 +12,7 @@ from kinds.parameter import stretches
 from simulations.config import CHOICES, FIELDS, GROUPS, SimulationConfig, kind_in
 from simulations.models import Simulation
 from simulations.running import manifest
+from training.behaviours import num_identities
 from training.config import sampled
 
 LABELS = {
@@ -110,10 +111,13 @@ def model(simulation: Simulation) -> str:
 def clients(simulation: Simulation) -> str:
     """'10 clients', '1,000 clients, 100 each round'."""
     fewest, share = simulation.config["min_available_clients"], simulation.fraction_fit
-    cohort = sampled(simulation.num_clients, share, fewest)
+    config = simulation.configuration
+    numbers = num_identities(simulation.num_clients, config["behaviours"].values(), config["population"])
+    cohort = sampled(numbers, share, fewest)
     noun = "client" if simulation.num_clients == 1 else "clients"
-    each = "" if cohort == simulation.num_clients else f", {cohort:,} each round"
-    return f"{simulation.num_clients:,} {noun}{each}"
+    under = "" if numbers == simulation.num_clients else f" under {numbers:,} identities"
+    each = "" if cohort == numbers else f", {cohort:,} each round"
+    return f"{simulation.num_clients:,} {noun}{under}{each}"
 
 
 def dishonest(simulation: Simulation) -> int:
@@ -152,15 +156,17 @@ def game_note(simulation: Simulation) -> str:
 
 def behaviour(simulation: Simulation, client: dict[str, Any]) -> dict[str, Any]:
     """What a client does, in words, with the parameters that are not the usual ones."""
-    name = client["behaviour"]
-    given = simulation.config["behaviours"].get(str(client["number"]), {})
+    name, holder = client["behaviour"], client["holder"]
+    given = simulation.config["behaviours"].get(str(holder or client["number"]), {})
     found = kinds.family("behaviour").get(name)
-    usual = {each: parameter.default for each, parameter in found.parameters.items()} if found else {}
+    usual = {each: parameter.plain(parameter.default) for each, parameter in found.parameters.items()} if found else {}
     odd = [
-        f"{each.replace('_', ' ')} {_number(value)}"
+        f"{each.replace('_', ' ')} {_shown(value)}"
         for each, value in given.items()
         if each not in ("kind", "source_sha256") and value != usual.get(each)
     ]
+    if holder is not None:
+        odd.append(f"identity of client {holder:,}")
     return {"does": ", ".join([name.replace("_", " "), *odd]), "dishonest": name != "honest"}
 
 

@@ -15,10 +15,12 @@ from django.test import Client as Browser
 from fedsite.tests.machine import PROJECT
 from incentives.memo import encode
 from simulations import records, tables
+from simulations.config import SimulationConfig
 from simulations.models import Contribution, Simulation
 from simulations.running import worker
 from simulations.running.engine import simulate
 from simulations.running.events import Event
+from simulations.showing import typed
 from simulations.tests.cast import NOWHERE, claimed, config, queued
 from simulations.tests.test_economies import command
 from simulations.tests.test_verify_ledger import verify
@@ -48,6 +50,7 @@ def trained(name: str) -> tuple[Event, ...]:
 def first() -> None:
     """Before any transaction begins, of which PostgreSQL ends the idle ones."""
     trained("FEW")
+    trained("SYBILS")
 
 
 def recorded(name: str = "FEW") -> Simulation:
@@ -113,3 +116,83 @@ def test_the_page_of_a_payment_says_that_it_did_not_train():
     simulation = recorded()
     page = Browser().get(f"/ledger/transactions/simulation-{simulation.pk}/2/?client=2").content.decode()
     assert "sent an update without training" in page
+
+
+SYBILS = {
+    "num_clients": 5,
+    "behaviours": {
+        "2": {"kind": "sybil_copy", "identities": 2},
+        "3": {"kind": "sybil_split", "identities": 2, "from_round": 2},
+        "4": {"kind": "collusion", "group": [4, 5]},
+    },
+    "shadows": [EQUAL],
+}
+
+
+def test_identities_are_clients_with_a_holder_in_rows_json_and_files():
+    simulation = recorded("SYBILS")
+    assert list(simulation.clients.exclude(holder=None).values_list("number", "holder")) == [(6, 2), (7, 3)]
+    told = Browser().get(f"/api/simulations/{simulation.pk}/").json()
+    assert [(row["client"], row["holder"]) for row in told["clients"]][4:] == [(5, 5), (6, 2), (7, 3)]
+    assert [row["behaviour"] for row in told["clients"]][4:] == ["collusion", "sybil_copy", "sybil_split"]
+    for economy in Browser().get(f"/api/simulations/{simulation.pk}/economies/").json():
+        assert [(row["client"], row["holder"]) for row in economy["clients"]][5:] == [(6, 2), (7, 3)]
+    content = b"".join(tables.zipped(simulation))
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        rows = list(csv.DictReader(io.TextIOWrapper(file.open("clients.csv"))))
+        held = list(csv.DictReader(io.TextIOWrapper(file.open("updates.csv"))))
+    assert [(row["client"], row["holder"]) for row in rows][4:] == [("5", "5"), ("6", "2"), ("7", "3")]
+    whole, part, nothing, other = (
+        next(int(row["true_examples"]) for row in held if (row["round"], row["client"]) == each)
+        for each in (("1", "3"), ("2", "3"), ("1", "7"), ("2", "7"))
+    )
+    assert (whole, nothing) == (part + other, 0)
+
+
+def test_identities_are_verified_recomputed_and_derived_by_a_stranger(tmp_path):
+    simulation = recorded("SYBILS")
+    assert verify()[0] == 0
+    assert command("recompute", simulation.pk)[0] == 0
+    told = evidence(simulation, 1)
+    assert told["facts"]["holders"] == [1, 2, 3, 4, 5, 2, 3]
+    assert told["facts"]["true_examples"][6] == 0
+    (tmp_path / "evidence.json").write_text(json.dumps(told))
+    script = [sys.executable, "-I", str(PROJECT / "docs/verify_payment.py"), str(tmp_path / "evidence.json")]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    simulation.clients.filter(number=7).update(holder=1)
+    code, said = verify()
+    assert (code, "round 1" in said or "client 7" in said) == (1, True)
+
+
+def test_what_one_types_of_groups_and_identities_is_read_and_written():
+    text = "2, 5-6: collusion group=2,5-6\n3: sybil_split identities=4 from_round=3\n9: alie z=1.5"
+    read = SimulationConfig.from_dict({"behaviours": typed.parse_behaviours(text)})
+    assert typed.as_text(read.to_dict()["behaviours"]) == text
+    one = typed.parse_behaviours("5: collusion group=2,6\n3: sybil_split identities=4 from_round=3\n9: alie z=1.5")
+    assert SimulationConfig.from_dict({"behaviours": one}) == read
+    assert SimulationConfig.from_record(read.to_dict(), 3).sha256() == read.sha256()
+
+
+def test_pages_know_identities_by_their_holder():
+    simulation = recorded("SYBILS")
+    page = Browser().get(f"/simulations/{simulation.pk}/clients/7/").content.decode()
+    assert "identity of client 3" in page
+    assert "An identity of" in page
+    holder = Browser().get(f"/simulations/{simulation.pk}/clients/3/").content.decode()
+    assert f'/simulations/{simulation.pk}/clients/7/">7</a>' in holder
+    last = Browser().get(f"/simulations/{simulation.pk}/clients/5/").content.decode()
+    assert f'rel="next" href="/simulations/{simulation.pk}/clients/6/"' in last
+    everyone = Browser().get(f"/simulations/{simulation.pk}/clients/").content.decode()
+    assert "sybil copy, identities 2, identity of client 2" in everyone
+    whole = Browser().get(f"/simulations/{simulation.pk}/").content.decode()
+    assert "5 clients under 7 identities" in whole
+
+
+def test_a_holders_stake_is_divided_over_its_identities():
+    staked = config(**SYBILS, stake=10.0)
+    _, paying = staked.economies[0]
+    assert staked.members(is_paying=True).stakes(paying) == {
+        **dict.fromkeys((1, 4, 5), 10_000_000),
+        **dict.fromkeys((2, 3, 6, 7), 5_000_000),
+    }

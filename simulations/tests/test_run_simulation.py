@@ -75,7 +75,8 @@ def test_it_prints_one_object_with_everything_and_unrecorded_the_same_but_for_it
         *("round", "loss", "accuracy", "cohort", "cohort_size", "pool_microtokens", "weights_sha256"),
         *("duration_seconds", "train_seconds", "evaluate_seconds", "valuation_seconds"),
     }
-    assert set(result["clients"][0]) == {"client", "num_examples", "behaviour", "contribution", "reward_microtokens"}
+    names = {"client", "holder", "num_examples", "behaviour", "contribution", "reward_microtokens"}
+    assert set(result["clients"][0]) == names
     assert result["pool_microtokens"] == sum(client["reward_microtokens"] for client in result["clients"])
     assert "Verified 1 ledgers: 3 transactions" in shell(site, "verify_ledger").stdout
     unrecorded = run(site, *FIELDS, "--no-record")

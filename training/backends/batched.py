@@ -43,7 +43,7 @@ class Cohort:
 def cohort_of(tasks: Sequence[Task]) -> Cohort:
     return Cohort(
         size=len(tasks),
-        largest=max(len(task.indices) for task in tasks),
+        largest=max(1, *(len(task.indices) for task in tasks)),
         corrected=any(task.correction is not None for task in tasks),
     )
 

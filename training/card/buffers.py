@@ -110,7 +110,7 @@ class RoundBuffers:
     def _ready(self) -> None:
         self.line.zero_()
         self.row.zero_()
-        shares = self.num_examples / self.num_examples.sum(dtype=torch.float64)
+        shares = self.num_examples / self.num_examples.sum(dtype=torch.float64).clamp_min(1)
         self.shares[: self.rows].copy_(shares)
         for total in self.totals:
             total.zero_()

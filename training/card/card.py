@@ -58,7 +58,8 @@ class Card:
         self.federated, self.config = federated, federated.config
         self.holdings = Holdings.of(dataclasses.replace(data, train_y=labels), federated.holdings.clients)
         self.device, self.classes = data.train_x.device, data.info.num_classes
-        self.batch = int(min(self.config.batch_size, self.holdings.sizes.max()))
+        largest = max(map(len, (*federated.holdings.clients, *federated.holdings.undivided.values())))
+        self.batch = min(self.config.batch_size, largest)
         self.rule, self.size = rule_of(self.config), len(federated.untrained)
         self.most = max(1, CHUNK_BYTES // (4 * self.size * (2 if self.rule.momentum else 1)))  # clients in a chunk
         self.graphs, self.draws = Graphs(self.device), Draws(self.device)
@@ -106,7 +107,7 @@ class Card:
             )
         state = {name: tensor.to(self.device) for name, tensor in strategy_state.items()}
         joined, strategy_state = strategies.join(
-            self.config, weights, crowd, int(sheet.num_examples.sum()), dict(state)
+            self.config, weights, crowd, max(1, int(sheet.num_examples.sum())), dict(state)
         )
         clock.tick()
         scores = self._scores(joined, test)
@@ -234,6 +235,8 @@ def _completed(crowd: Crowd, norms: Tensor, sheet: Sheet, makers: Makers, step: 
     def own(place: int) -> Tensor | None:
         return deltas[place].clone() if trained[place] else None
 
+    for place, source in makers.copies.items():
+        put(place, deltas[source])
     for place in makers.senders:
         put(place, makers.sent(place, step, own(place)))
     if makers.conspirators:
@@ -242,8 +245,9 @@ def _completed(crowd: Crowd, norms: Tensor, sheet: Sheet, makers: Makers, step: 
         for place in makers.conspirators:
             put(place, makers.agreed(place, step, own(place), honest))
     sizes = sheet.num_examples[sheet.rows]
+    total = max(1, sizes.sum())
     mean = torch.zeros_like(step, dtype=torch.float64)
-    for delta, share in zip(deltas, (sizes / sizes.sum()).tolist(), strict=True):
+    for delta, share in zip(deltas, (sizes / total).tolist(), strict=True):
         mean.add_(delta, alpha=share)
     return Crowd(mean, deltas, tuple(arrived)), norms
 
@@ -303,9 +307,16 @@ def _reports(
     ]
     for place, task in sheet.odd.items():
         is_made = place in makers.senders or place in makers.conspirators
-        untrained = is_made and reports[place].loss_before is None
-        held = None if task.num_held == task.num_examples else task.num_held
-        reports[place] = dataclasses.replace(reports[place], untrained=untrained, held=held)
+        source = reports[makers.copies.get(place, place)]
+        reports[place] = dataclasses.replace(
+            reports[place],
+            loss_before=source.loss_before,
+            loss_after=source.loss_after,
+            untrained=place in makers.copies or (is_made and source.loss_before is None),
+            held=None if task.num_held == task.num_examples else task.num_held,
+            holder=task.holder,
+            copies=task.copies,
+        )
     return reports
 
 

@@ -47,7 +47,7 @@ class Thin:
         lines = sheet.lines_of(np.arange(working), 1)[:, 0] if working else np.zeros(0, np.int64)
         self.weights.copy_(weights)
         self.total.zero_()
-        self.all_examples.fill_(float(sheet.num_examples.sum()))
+        self.all_examples.fill_(max(1.0, float(sheet.num_examples.sum())))
         norms = weights.new_zeros(len(sheet.steps), dtype=torch.float64)
         losses = weights.new_zeros(len(sheet.steps))
         for first in range(0, working, self.clients):

@@ -35,3 +35,14 @@ EVERYBODY = {
 HONEST = (1, 17, 18)
 UNTRAINED = (2, 3, 4, 5, 11, 12, 13)
 CROWD = config_for(num_clients=18, num_rounds=4, model="mlp", local_epochs=2, behaviours=EVERYBODY)
+MANY = config_for(
+    num_clients=22,
+    num_rounds=3,
+    model="mlp",
+    behaviours=EVERYBODY
+    | {
+        19: {"kind": "sybil_copy", "identities": 3, "to_round": 2},
+        20: {"kind": "sybil_split", "identities": 2, "from_round": 2},
+        21: {"kind": "collusion", "group": [22]},
+    },
+)

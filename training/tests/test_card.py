@@ -17,7 +17,7 @@ from training.events import Log, RoundTrained, TrainingError
 from training.loop import run
 from training.partitions import Holdings
 from training.strategies.averaging import fedavg
-from training.tests.crowd import CROWD
+from training.tests.crowd import MANY
 from training.tests.test_batched import FIELDS, MODELS, in_float64, odd_network
 
 SIZES = (20, 7, 1, 33, 21, 6, 14)
@@ -186,7 +186,7 @@ def test_a_run_on_it_asks_only_those_what_they_do_who_are_not_honest(digits, on_
 
 @pytest.mark.parametrize("strategy", ["fedavg", "median"])
 def test_a_run_on_it_makes_up_what_a_run_of_the_reference_makes_up(digits, on_card, strategy):
-    config = dataclasses.replace(CROWD, num_rounds=3, strategy=strategy, scheme=3)
+    config = dataclasses.replace(MANY, strategy=strategy, scheme=3)
 
     def rounds(backend):
         events = run(dataclasses.replace(config, backend=backend), digits, value=lambda trained, games: games.deltas)

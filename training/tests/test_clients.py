@@ -19,7 +19,8 @@ def generator() -> torch.Generator:
 
 @pytest.mark.parametrize("kind", sorted(set(kinds.family("behaviour")) - {"honest"}))
 def test_it_takes_the_parameters_that_the_configuration_fills_in(kind):
-    config = TrainingConfig.of(behaviours={1: {"kind": kind}})
+    group = {"group": [2]} if kind == "collusion" else {}  # which is of more than one
+    config = TrainingConfig.of(behaviours={1: {"kind": kind, **group}})
     task = Task(client=1, indices=torch.arange(3), behaviour=config.behaviours[1])
     assert isinstance(clients.behaviour_of(task, 1), clients.Behaviour)
 

@@ -17,7 +17,7 @@ from training.backends.actor import Actor, Kind, Order, without_images
 from training.config import ConfigError, TrainingConfig
 from training.events import Log, RoundTrained, TrainingError
 from training.loop import run
-from training.tests.crowd import CROWD
+from training.tests.crowd import MANY
 from training.tests.test_batched import config_for, odd_network, ragged, same_bits
 
 SIZES = range(1, 60, 3)  # of clients: ragged, and many more than there are processors
@@ -214,7 +214,7 @@ def test_a_node_that_is_killed_changes_nothing(nodes, own, another_node, digits,
 
 
 def test_a_run_in_which_few_play_fair_ends_with_the_same_weights(own, digits):
-    config = dataclasses.replace(CROWD, num_rounds=3)
+    config = MANY
     here, there = (
         [
             (event.weights_sha256, event.reports)
