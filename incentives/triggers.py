@@ -2,7 +2,8 @@
 
 Besides those of migration 0002: a transfer is added to no transaction that is posted. Whoever posts inserts a
 transaction with its transfers and then raises its ledger's length to the transaction's number, so a transaction is
-posted as soon as that length reaches it; and the length never falls.
+posted as soon as that length reaches it; and the length never falls. A ledger pays, or is a shadow's, from its opening
+to its end.
 
 A later migration that alters one of these tables begins with `remove` and ends with `install`: SQLite drops a table's
 triggers when Django rebuilds the table, and renames no table that the trigger of another one reads while it is away.
@@ -24,6 +25,15 @@ SEALED = (  # dropped by name, so each statement begins with CREATE TRIGGER and 
     "CREATE TRIGGER incentives_ledger_no_shortening BEFORE UPDATE ON incentives_ledger WHEN NEW.length < OLD.length "
     "BEGIN SELECT RAISE(ABORT, 'append-only: UPDATE of incentives_ledger refused'); END",
 )
+MARKED = (  # since migration 0008
+    "CREATE TRIGGER incentives_ledger_same_kind BEFORE UPDATE ON incentives_ledger "
+    "WHEN NEW.is_shadow IS NOT OLD.is_shadow "
+    "BEGIN SELECT RAISE(ABORT, 'append-only: UPDATE of incentives_ledger refused'); END",
+)
+MARKED_ON_POSTGRESQL = (
+    "CREATE TRIGGER incentives_ledger_same_kind BEFORE UPDATE OF is_shadow ON incentives_ledger "
+    "FOR EACH ROW WHEN (NEW.is_shadow IS DISTINCT FROM OLD.is_shadow) EXECUTE FUNCTION incentives_append_only()",
+)
 SEALED_ON_POSTGRESQL = (  # once a statement, however many transfers it has
     "CREATE OR REPLACE FUNCTION incentives_sealed() RETURNS trigger LANGUAGE plpgsql AS $$ "
     "BEGIN IF EXISTS (SELECT 1 FROM incentives_transaction JOIN incentives_ledger ON incentives_ledger.id = ledger_id "
@@ -37,17 +47,16 @@ SEALED_ON_POSTGRESQL = (  # once a statement, however many transfers it has
 )
 
 
-def statements(vendor: str) -> Iterator[str]:
-    """All that make the triggers, functions before whatever calls them."""
+def statements(vendor: str, *, marked: bool = True) -> Iterator[str]:
+    """All that make the triggers, functions before whatever calls them. Before migration 0007 no ledger is `marked`."""
     yield from guards.INSTALL[vendor]()
     yield from SEALED if vendor == "sqlite" else SEALED_ON_POSTGRESQL
+    if marked:
+        yield from MARKED if vendor == "sqlite" else MARKED_ON_POSTGRESQL
 
 
-def install(connection: Any) -> None:
-    guards.install(connection)  # refuses other databases
-    with connection.cursor() as cursor:
-        for statement in SEALED if connection.vendor == "sqlite" else SEALED_ON_POSTGRESQL:
-            cursor.execute(statement)
+def install(connection: Any, *, marked: bool = True) -> None:
+    guards.run(connection, {vendor: lambda: statements(connection.vendor, marked=marked) for vendor in guards.INSTALL})
 
 
 def remove_sealed(connection: Any) -> None:
@@ -58,6 +67,7 @@ def remove_sealed(connection: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"DROP TRIGGER IF EXISTS incentives_transfer_sealed{of_table[0]}")
         cursor.execute(f"DROP TRIGGER IF EXISTS incentives_ledger_no_shortening{of_table[1]}")
+        cursor.execute(f"DROP TRIGGER IF EXISTS incentives_ledger_same_kind{of_table[1]}")
         if connection.vendor == "postgresql":
             cursor.execute("DROP FUNCTION IF EXISTS incentives_sealed()")
 

@@ -278,7 +278,31 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
     if whole.rounds_done != rounds.count():
         yield f"{name} is said to have {whole.rounds_done:,} rounds, and has {rounds.count():,}"
     if shadow is None:
+        yield from _wrong_shadows(simulation)
         yield from _wrong_record(simulation)
+
+
+def _wrong_shadows(simulation: Simulation) -> Iterator[str]:
+    """Shadows that are not there, or not called and placed as in the configuration, whose hash covers that. Of those
+    that were priced later only their numbers, which have no gap, and their ledgers' names tell."""
+    name = f"simulation {simulation.pk}"
+    there = {each.number: each for each in simulation.shadows.select_related("ledger")}
+    try:
+        config = SimulationConfig.from_record(simulation.config, simulation.scheme)
+    except ConfigError:
+        return  # of an older release, or of a plug-in that is gone
+    labels = dict(enumerate((label for label, _ in config.economies[1:]), 1))
+    for number in range(1, max([*labels, *there], default=0) + 1):
+        shadow, label = there.get(number), labels.get(number, "")
+        if shadow is None:
+            yield f"shadow {number} of {name}{f', {label},' if label else ''} is gone"
+            continue
+        if shadow.ledger.name != economies.ledger_name(simulation.pk, number):
+            yield f"shadow {number} of {name} is said to have the ledger {shadow.ledger.name}"
+        if (shadow.added_at is None) != bool(label):
+            yield f"shadow {number} of {name} is {'not ' if shadow.added_at is None else ''}said to be priced later"
+        elif label and shadow.label != label:
+            yield f"shadow {number} of {name} is said to be {shadow.label}, by the configuration it is {label}"
 
 
 def _wrong_record(simulation: Simulation) -> Iterator[str]:

@@ -7,7 +7,7 @@ from incentives import triggers
 
 def renew(apps, schema_editor):
     triggers.remove(schema_editor.connection)
-    triggers.install(schema_editor.connection)
+    triggers.install(schema_editor.connection, marked=False)
 
 
 class Migration(migrations.Migration):

@@ -13,6 +13,10 @@ def install(apps, schema_editor):
     triggers.install(schema_editor.connection)
 
 
+def install_unmarked(apps, schema_editor):
+    triggers.install(schema_editor.connection, marked=False)
+
+
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -20,7 +24,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.RunPython(remove, install),  # see incentives.triggers
+        migrations.RunPython(remove, install_unmarked),  # see incentives.triggers
         migrations.CreateModel(
             name='Evidence',
             fields=[

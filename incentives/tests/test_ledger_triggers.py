@@ -23,6 +23,7 @@ UPDATES = [
     "UPDATE incentives_account SET name = 'other' " + ONE.format("account"),
     "UPDATE incentives_account SET client = 9 " + ONE.format("account"),
     "UPDATE incentives_ledger SET name = 'other'",
+    "UPDATE incentives_ledger SET is_shadow = NOT is_shadow",
 ]
 DELETES = [
     "DELETE FROM incentives_transfer",
@@ -261,7 +262,7 @@ def test_it_keeps_its_triggers_through_every_migration():
         found = {name for (name,) in cursor.fetchall()}
     first, ends = triggers.guards, "replace" if IS_SQLITE else "truncate"
     expected = {name for name, _, _ in first.guards()} | {f"{table}_no_{ends}" for table in first.TABLES}
-    expected |= {"incentives_transfer_sealed", "incentives_ledger_no_shortening"}
+    expected |= {f"incentives_{name}" for name in ("transfer_sealed", "ledger_no_shortening", "ledger_same_kind")}
     of_sqlite = {"incentives_transfer_integer", *(f"{table}_no_move" for table in first.STATE)}
     assert found == (expected | of_sqlite if IS_SQLITE else expected)
     assert triggers.missing(connection) == []

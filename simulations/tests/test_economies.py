@@ -12,9 +12,11 @@ import torch
 from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.db.models import F
+from django.utils import timezone
 
 from incentives import rewards
-from incentives.models import Account, Evidence, Ledger, Transaction
+from incentives.models import Account, Evidence, Ledger, Transaction, Transfer, Verified
+from incentives.tests.cast import without_triggers
 from kinds import ConfigError
 from simulations import repricing
 from simulations.config import SimulationConfig
@@ -378,11 +380,11 @@ CHANGED = {
         r"simulation-\d+-3, after transaction 3: client 1 has no sums",
     ),
     "a shadow that would pay": (
-        lambda: Ledger.objects.filter(name__endswith="-1").update(is_shadow=False),
+        lambda: (without_triggers(), Ledger.objects.filter(name__endswith="-1").update(is_shadow=False)),
         r"simulation-\d+-1, after transaction 3: it pays nobody, and is not marked so",
     ),
     "a ledger that would not pay": (
-        lambda: Ledger.objects.filter(is_shadow=False).update(is_shadow=True),
+        lambda: (without_triggers(), Ledger.objects.filter(is_shadow=False).update(is_shadow=True)),
         r"simulation-\d+, after transaction 3: marked as paying nobody, and no shadow has it",
     ),
     "a shadow": (
@@ -391,13 +393,43 @@ CHANGED = {
             ShadowClient.objects.filter(shadow__number=4).delete(),
             Shadow.objects.filter(number=4).delete(),
         ),
-        r"simulation-\d+-4, after transaction 3: marked as paying nobody, and no shadow has it",
+        r"simulation-\d+, after transaction 3: shadow 4 of simulation \d+, treasury, is gone",
+    ),
+    "a shadow with its ledger": (
+        lambda: without_a_trace(Shadow.objects.get(number=4)),
+        r"simulation-\d+, after transaction 3: shadow 4 of simulation \d+, treasury, is gone",
+    ),
+    "a shadow's label": (
+        lambda: Shadow.objects.filter(number=1).update(label="by merit"),
+        r"simulation-\d+, after transaction 3: shadow 1 of simulation \d+ is said to be by merit, .* by size",
+    ),
+    "a shadow's time": (
+        lambda: Shadow.objects.filter(number=2).update(added_at=timezone.now()),
+        r"simulation-\d+, after transaction 3: shadow 2 of simulation \d+ is said to be priced later",
+    ),
+    "a shadow's number": (
+        lambda: Shadow.objects.filter(number=4).update(number=7),
+        r"simulation-\d+, after transaction 3: shadow 4 of simulation \d+, treasury, is gone",
     ),
     "a shadow's head": (
         lambda: Shadow.objects.filter(number=1).update(ledger_length=2),
         r"simulation-\d+-1, transaction 2",
     ),
 }
+
+
+def without_a_trace(shadow: Shadow) -> None:
+    """As somebody with all rights over the database can."""
+    without_triggers()
+    gone = Transaction.objects.filter(ledger=shadow.ledger_id)
+    Transfer.objects.filter(transaction__in=gone)._raw_delete("default")
+    gone._raw_delete("default")
+    for rows in (Account, Verified):
+        rows.objects.filter(ledger=shadow.ledger_id)._raw_delete("default")
+    for of_shadow in (ShadowRound, ShadowClient):
+        of_shadow.objects.filter(shadow=shadow).delete()
+    shadow.delete()
+    Ledger.objects.filter(pk=shadow.ledger_id)._raw_delete("default")
 
 
 def test_verify_names_what_was_changed():
