@@ -255,9 +255,9 @@ class Weighted:
 
     def utilities(self, members: NDArray[np.bool_]) -> NDArray[np.float64]:
         """[m], of who of the cohort sent something, bool [m, cohort]. Where there are few players, coalitions of which
-        the strategy makes the same model are evaluated once."""
+        the strategy makes the same model are evaluated once; of no two a mean does."""
         blocks = (self.rows(members[part]) for part in slices(len(members), max(1, BLOCK // members.shape[1])))
-        if members.shape[1] > GATHER_ABOVE:
+        if members.shape[1] > GATHER_ABOVE or self.choice.has("mean"):
             return self.mixtures(blocks)
         rows = np.concatenate(list(blocks))
         if len({*_keys(rows)}) == len(rows):

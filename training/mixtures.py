@@ -14,7 +14,7 @@ the last row of what is scored is nobody's, as the end of a tensor may be comput
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +73,12 @@ class Mixtures:
     def _together(self, mixing: _Mixing, layers: list[Dense]) -> NDArray[np.float64]:
         on_cpu, x = self.x.device.type == "cpu", self.x.flatten(1)
         tile, size = shapes(len(self.deltas), len(x), layers, not on_cpu)
-        places, chunks = mixing.chunks(size)
+        places = mixing.order()
         widest = max(layer.outputs for layer in layers)
         workers = (self.workers or threads.workers_for(self.x)) if on_cpu else 1  # a GPU is told by one thread
         scratch = [x.new_empty(2, (size + 1) * widest * tile) for _ in range(workers)]
         sums = torch.zeros(len(places), dtype=torch.float64, device=SUMMED_ON.get(x.device.type, x.device))
+        chunks = list(mixing.chunks(size)) if on_cpu or tile < len(x) else mixing.chunks(size)
         for samples in slices(len(x), tile):
             images = F.pad(x[samples], (0, 0, 0, -len(x[samples]) % ALIGNED)).T.contiguous()
             first = first_layers(mixing.own, self.deltas, layers[0], images, workers)
@@ -153,8 +154,10 @@ def _apart(rows: NDArray[np.float64], everyone: NDArray[np.float64]) -> tuple[ND
         return np.zeros(len(rows)), rows
     reference = _middle(*(rows[:, probes] / everyone[probes]).T)
     rest, sizes = rows - reference[:, None] * everyone, np.abs(rows)
-    rest = np.where(np.abs(rest) <= UNSEEN * sizes, 0.0, rest)
-    near = np.abs(rest).sum(axis=1) < sizes.sum(axis=1)
+    away = np.abs(rest)
+    unseen = away <= UNSEEN * sizes
+    rest[unseen] = away[unseen] = 0.0
+    near = away.sum(axis=1) < sizes.sum(axis=1)
     return np.where(near, reference, 0.0), np.where(near[:, None], rest, rows)
 
 
@@ -179,30 +182,34 @@ class _Mixing:
     def tensor(self, numbers: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(np.asarray(numbers, np.float32)).to(self.deltas.dtype).to(self.deltas.device)
 
-    def of_own(self, places: NDArray[np.int64], size: int) -> Tensor:
+    def of_own(self, places: NDArray[np.int64], size: int) -> NDArray[np.float32]:
         """[size, len(own)], the rows' coefficients of the weights (1), the step and what is carried; 0 to fill up."""
-        found = np.zeros((size, len(self.own)))
+        found = np.zeros((size, len(self.own)), np.float32)
         found[: len(places), 0] = 1.0
         for column, coefficients in zip(found.T[1:], (self.rows.reference, self.rows.carried), strict=False):
             column[: len(places)] = coefficients[places]
-        return self.tensor(found)
+        return found
 
-    def chunks(self, size: int) -> tuple[NDArray[np.int64], list[_Few | _Many]]:
-        """All rows in chunks of equal size, and the order of places that they make."""
-        rows, found = self.rows, list[_Few | _Many]()
+    def order(self) -> NDArray[np.int64]:
+        """The order of places that the chunks make."""
+        return np.concatenate([self.rows.few, self.rows.many])
+
+    def chunks(self, size: int) -> Iterator[_Few | _Many]:
+        """All rows in chunks of equal size; on a GPU one is made ready while it is at the one before."""
+        rows = self.rows
         for part in slices(len(rows.few), size):
             short = size - (part.stop - part.start)
             width = max(1, int((rows.few_value[part] != 0).sum(axis=1).max(initial=0)))
             index = np.pad(rows.few_index[part, :width], ((0, short), (0, 0)))
             value = np.pad(rows.few_value[part, :width], ((0, short), (0, 0)))
             places = torch.from_numpy(index).to(self.deltas.device)
-            of_own = self.of_own(rows.few[part], size)
-            found.append(_Few(self, part.stop - part.start, of_own, places, self.tensor(value)))
+            of_own = self.tensor(self.of_own(rows.few[part], size))
+            yield _Few(self, part.stop - part.start, of_own, places, self.tensor(value))
         for part in slices(len(rows.many), size):
-            value = np.zeros((size, len(self.deltas)), np.float32)
-            value[: part.stop - part.start] = rows.many_value[part]
-            found.append(_Many(self, part.stop - part.start, self.of_own(rows.many[part], size), self.tensor(value)))
-        return np.concatenate([rows.few, rows.many]), found
+            value = np.zeros((size, len(self.own) + len(self.deltas)), np.float32)
+            value[:, : len(self.own)] = self.of_own(rows.many[part], size)
+            value[: part.stop - part.start, len(self.own) :] = rows.many_value[part]
+            yield _Many(self, part.stop - part.start, self.tensor(value))
 
     def weights(self, row: int) -> Tensor:
         """[P], a row's model; of many updates that it does not differ in, none is read."""
@@ -213,7 +220,7 @@ class _Mixing:
         else:
             value = self.rows.many_value[int(np.searchsorted(self.rows.many, row))]
             index = np.arange(len(value))
-        coefficients = self.of_own(np.array([row]), 1)
+        coefficients = self.tensor(self.of_own(np.array([row]), 1))
         if 2 * np.count_nonzero(value) < len(self.deltas):
             index, value = index[value != 0], value[value != 0]
             mixed = self.tensor(value) @ self.deltas.index_select(0, torch.from_numpy(index).to(self.deltas.device))
@@ -230,20 +237,22 @@ class _Many:
 
     mixing: _Mixing
     count: int  # rows that are somebody's; those after them are zeros
-    of_own: Tensor  # [m, len(own)]
-    coefficients: Tensor  # [m, n]
+    coefficients: Tensor  # [m, len(own) + n]
+
+    def __len__(self) -> int:
+        return len(self.coefficients)
 
     def first(self, vectors: Tensor, scratch: Tensor) -> Tensor:
         """[m, L] of vectors [len(own) + n, L]."""
-        out = scratch[0, : len(self.of_own) * vectors.shape[1]].view(len(self.of_own), -1)
-        return torch.mm(torch.cat([self.of_own, self.coefficients], dim=1), vectors, out=out)
+        out = scratch[0, : len(self) * vectors.shape[1]].view(len(self), -1)
+        return torch.mm(self.coefficients, vectors, out=out)
 
     def weights(self, part: slice) -> Tensor:
         """[m, length of part]: this part of every row's weights."""
         own, deltas = self.mixing.own, self.mixing.deltas
-        mixed = torch.addmm(own[0][part], self.coefficients, deltas[:, part])
+        mixed = torch.addmm(own[0][part], self.coefficients[:, len(own) :].contiguous(), deltas[:, part])
         for place, each in enumerate(own[1:], start=1):
-            mixed.add_(self.of_own[:, place, None] * each[part])
+            mixed.add_(self.coefficients[:, place, None] * each[part])
         return mixed
 
 
@@ -257,6 +266,9 @@ class _Few:
     of_own: Tensor  # [m, len(own)]
     index: Tensor  # int64 [m, w], which updates
     coefficients: Tensor  # [m, w]
+
+    def __len__(self) -> int:
+        return len(self.of_own)
 
     def first(self, vectors: Tensor, scratch: Tensor) -> Tensor:
         """[m, L] of vectors [len(own) + n, L]."""
@@ -294,7 +306,7 @@ class _Tile:
     def scores(self, chunk: _Few | _Many, scratch: Tensor) -> Tensor:
         """float64 [count], summed over the tile. Activations take turns in the two rows of scratch: fresh memory costs
         a page fault every 4 KB, as much time as the arithmetic."""
-        rows, tile = len(chunk.of_own), self.first.shape[2]
+        rows, tile = len(chunk), self.first.shape[2]
         shape = (rows, -1, tile)
         h, depth = chunk.first(self.first.flatten(1), scratch).view(shape), 0
         for depth, layer in enumerate(self.layers[1:], start=1):
