@@ -133,7 +133,7 @@ class SimulationAdmin(LookOnly, admin.ModelAdmin):
     list_select_related = ("owned_by",)
     search_fields = (
         *("=id", "=owned_by__username", "^config_sha256", "^weights_sha256", "^ledger_head"),
-        *("^owner", "failure"),
+        *("^claimed_by", "failure"),
     )
     search_help_text = "number, user, beginning of a hash or of a worker's host, words of a failure"
     ordering = ("-id",)

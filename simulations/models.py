@@ -100,7 +100,9 @@ class Simulation(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     # Who runs it. Every write of a worker carries the fence; whoever holds an older one changes nothing.
-    owner = models.CharField(max_length=200, blank=True, help_text="host:process:birth:token of the claim")
+    claimed_by = models.CharField(
+        max_length=200, blank=True, db_column="owner", help_text="host:process:birth:token of the claim"
+    )
     fence = models.PositiveIntegerField(default=0)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     lost_leases = models.PositiveSmallIntegerField(default=0, help_text="claims that ended without a word")
@@ -153,7 +155,7 @@ class Simulation(models.Model):
 class Worker(models.Model):
     """A process that runs what waits. It writes its row when it starts and every few seconds, and takes it away."""
 
-    name = models.CharField(max_length=200, unique=True, help_text="host:process:birth, as the owner of a claim begins")
+    name = models.CharField(max_length=200, unique=True, help_text="host:process:birth, as a claim names it")
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField(help_text="by the database's clock")
     most_bytes = models.PositiveBigIntegerField(
@@ -168,7 +170,9 @@ class Duty(models.Model):
     """Work that one process does for all of them, under a lease."""
 
     name = models.CharField(max_length=64, unique=True)
-    owner = models.CharField(max_length=200, help_text="host:process:token of whoever did it last")
+    claimed_by = models.CharField(
+        max_length=200, db_column="owner", help_text="host:process:token of whoever did it last"
+    )
     lease_expires_at = models.DateTimeField(null=True, help_text="null between two looks")
 
     def __str__(self) -> str:
@@ -210,7 +214,9 @@ class Audit(models.Model):
     starter = models.ForeignKey(
         Starter, null=True, blank=True, on_delete=models.SET_NULL, related_name="audits", help_text="until the end"
     )
-    owner = models.CharField(max_length=200, blank=True, help_text="host:process:birth:token of the claim")
+    claimed_by = models.CharField(
+        max_length=200, blank=True, db_column="owner", help_text="host:process:birth:token of the claim"
+    )
     fence = models.PositiveIntegerField(default=0)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     lost_leases = models.PositiveSmallIntegerField(default=0, help_text="claims that ended without a word")

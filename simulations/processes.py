@@ -37,18 +37,18 @@ def machine() -> str:
 
 
 def name() -> str:
-    """host:process:birth, as the owner of a claim begins with it. The host is for people to read."""
+    """host:process:birth, as a claim names it. The host is for people to read."""
     return f"{socket.gethostname()[:99]}:{os.getpid()}:{machine()}-{_own_beginning(os.getpid())}"
 
 
 def host_and_process(name: str) -> tuple[str, str]:
-    """What people want to know of a process's name, or of a claim's owner."""
+    """What people want to know of a process's name, or of who has a claim."""
     host, process, *_ = [*name.split(":"), "", ""]
     return host, process
 
 
 def is_dead(name: str) -> bool:
-    """Whether a name, or a claim's owner, is a process of this machine that is gone. False where nobody can know."""
+    """Whether a name, or who has a claim, is a process of this machine that is gone. False where nobody can know."""
     _, number, birth, *_ = [*name.split(":"), "", "", ""]
     where, _, began = birth.partition("-")
     if where != machine() or not number.isdigit():

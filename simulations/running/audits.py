@@ -74,7 +74,7 @@ def take(audit: Audit) -> Claim | None:
     lost = audit.lost_leases + (audit.status == AuditStatus.RUNNING)
     claimed = seen.update(
         status=AuditStatus.RUNNING,
-        owner=leases.new_owner(),
+        claimed_by=leases.new_claimant(),
         fence=F("fence") + 1,
         lease_expires_at=leases.lease_end(),
         began_at=timezone.now(),
@@ -104,7 +104,7 @@ def report(claim: Claim, rounds: int) -> None:
 
 def release(claim: Claim) -> None:
     """Give it back, unfinished. Raises StaleClaim."""
-    _change(claim, status=AuditStatus.QUEUED, owner="", lease_expires_at=None, rounds=0)
+    _change(claim, status=AuditStatus.QUEUED, claimed_by="", lease_expires_at=None, rounds=0)
 
 
 @transaction.atomic
@@ -116,4 +116,4 @@ def end(claim: Claim, status: AuditStatus, problem: str = "", **found: int) -> N
 def _ended() -> dict[str, Any]:
     """The columns of one that runs and waits no more. Who asked is forgotten, unless it was an account."""
     transaction.on_commit(turns.forget, robust=True)
-    return {"ended_at": timezone.now(), "owner": "", "lease_expires_at": None, "starter": None}
+    return {"ended_at": timezone.now(), "claimed_by": "", "lease_expires_at": None, "starter": None}

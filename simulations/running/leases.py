@@ -41,7 +41,7 @@ def clock_in_sql(seconds: float) -> str:
     return f"'{connection.ops.adapt_datetimefield_value(clock(seconds))}'"
 
 
-def new_owner() -> str:
+def new_claimant() -> str:
     """This process, and this claim of it: a name that no other claim has."""
     return f"{processes.name()}:{uuid.uuid4().hex}"
 

@@ -71,7 +71,8 @@ def queue(
         place = {}
         if origin != Origin.SHELL:
             turns.only_one_at_a_time()
-            if idempotency_key is not None and (known := by_key(idempotency_key)):
+            same_key = Simulation.objects.filter(idempotency_key=idempotency_key)
+            if idempotency_key is not None and (known := same_key.first()):
                 return known
             place = turns.next_turn(owned_by and owned_by.pk, address)
         plugins.keep_sources(config)
@@ -117,16 +118,12 @@ def run_again(
     return queue(config, origin=origin, owned_by=owned_by, address=address, changed=changed), changed
 
 
-def by_key(idempotency_key: str) -> Simulation | None:
-    return Simulation.objects.filter(idempotency_key=idempotency_key).first()
-
-
 def is_lost(simulation: Simulation, at: datetime | None = None) -> bool:
     """Whether whoever ran it is gone: its lease has expired, or its process is dead on this machine."""
     if simulation.status != Status.RUNNING:
         return False
     at, longest = at or leases.now(), timedelta(seconds=leases.impossible_seconds())
-    return not at <= simulation.lease_expires_at <= at + longest or processes.is_dead(simulation.owner)
+    return not at <= simulation.lease_expires_at <= at + longest or processes.is_dead(simulation.claimed_by)
 
 
 def is_interrupted(simulation: Simulation, at: datetime | None = None) -> bool:
@@ -203,8 +200,8 @@ def _unheld(left_out: Sequence[int] = ()) -> Iterator[Simulation]:
     )
     mine, here = settings.FEDSITE_MAX_MEMORY, f"%:{processes.machine()}-%"
     for seen in Simulation.objects.raw(look, [mine, here, mine, mine, here]):
-        owner, is_held = seen.held_by, seen.is_held  # type: ignore[attr-defined]  # of the statement
-        if not owner or not is_held or processes.is_dead(owner):
+        held_by, is_held = seen.held_by, seen.is_held  # type: ignore[attr-defined]  # of the statement
+        if not held_by or not is_held or processes.is_dead(held_by):
             yield seen
 
 
@@ -215,7 +212,7 @@ def take(simulation: Simulation) -> Claim | None:
     lost = simulation.lost_leases + (simulation.status == Status.RUNNING)
     claimed = seen.update(
         status=Status.RUNNING,
-        owner=leases.new_owner(),
+        claimed_by=leases.new_claimant(),
         fence=F("fence") + 1,
         lease_expires_at=leases.lease_end(),
         started_at=simulation.started_at or timezone.now(),
@@ -243,12 +240,12 @@ def _start_line(simulation: Simulation) -> tuple[str, str]:
 def _interrupt(simulation: Simulation) -> None:
     """A shell is gone that said nothing, killed or cut off: its run waits for it, as if it had given the run back."""
     seen = Simulation.objects.filter(pk=simulation.pk, fence=simulation.fence, status=Status.RUNNING)
-    if not processes.is_dead(simulation.owner):  # it may live, and take the run again whose trainer it has lost
+    if not processes.is_dead(simulation.claimed_by):  # it may live, and take the run again whose trainer it has lost
         seen = seen.exclude(
             lease_expires_at__range=(leases.clock(-SHELL_SECONDS), leases.clock(leases.impossible_seconds()))
         )
     lost = {"lost_leases": F("lost_leases") + 1, "fence": F("fence") + 1}
-    if seen.update(status=Status.QUEUED, owner="", lease_expires_at=None, **lost):
+    if seen.update(status=Status.QUEUED, claimed_by="", lease_expires_at=None, **lost):
         append(simulation.pk, "interrupted", "Its shell is gone; it can go on after its last recorded round")
 
 
@@ -273,7 +270,7 @@ def stale(claims: Sequence[Claim]) -> list[Claim]:
 @transaction.atomic
 def release(claim: Claim) -> None:
     """Give a run back, unfinished: it waits in the queue, or for its shell."""
-    change(claim, status=Status.QUEUED, owner="", lease_expires_at=None)
+    change(claim, status=Status.QUEUED, claimed_by="", lease_expires_at=None)
     append(claim.simulation_id, "interrupted", "Interrupted; it can go on after its last recorded round")
 
 
@@ -286,7 +283,7 @@ def lose(claim: Claim) -> None:
 def ended() -> dict[str, Any]:
     """The columns of whatever runs and waits no more. Who started it is forgotten, unless an account owns it."""
     transaction.on_commit(turns.forget, robust=True)
-    return {"finished_at": timezone.now(), "owner": "", "lease_expires_at": None, "starter": None}
+    return {"finished_at": timezone.now(), "claimed_by": "", "lease_expires_at": None, "starter": None}
 
 
 @transaction.atomic
@@ -338,7 +335,7 @@ def resume(simulation_id: int, *, address: str = "", by_shell: bool = False) -> 
             raise Conflict(f"Simulation {simulation_id} cannot go on: {'; '.join(missing)}; {how}")
         seen = Simulation.objects.filter(pk=simulation_id, status=simulation.status, fence=simulation.fence)
         values = {"status": Status.QUEUED, "fence": F("fence") + 1, "lost_leases": 0, "failure": "", "traceback": ""}
-        values |= {"archived": False, "finished_at": None, "owner": "", "lease_expires_at": None}
+        values |= {"archived": False, "finished_at": None, "claimed_by": "", "lease_expires_at": None}
         if by_shell:
             values |= {"origin": Origin.SHELL, "starter": None}
         else:

@@ -108,7 +108,7 @@ def _see_to(ledgers: list[tuple[Ledger, bool]], wait: Callable[[float], bool]) -
                 log.error("A ledger is not what was posted: %s", found.problem)
             pause()
     finally:
-        Duty.objects.filter(name=DUTY, owner=owner).update(lease_expires_at=None)
+        Duty.objects.filter(name=DUTY, claimed_by=claimant).update(lease_expires_at=None)
     return len(ledgers)
 
 
@@ -129,15 +129,15 @@ def rest(wait: Callable[[float], bool]) -> Callable[[], None]:
     return pause
 
 
-owner = leases.new_owner()
+claimant = leases.new_claimant()
 
 
 def take(duty: str = DUTY, seconds: float = LEASE_SECONDS) -> bool:
     """Whether the duty is ours now, for so many seconds more: one conditional UPDATE."""
     expired = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lt=leases.clock())
     set_back = Q(lease_expires_at__gt=leases.clock(2 * seconds))  # the clock was, since it was taken
-    free = Duty.objects.filter(Q(owner=owner) | expired | set_back, name=duty)
-    values = {"owner": owner, "lease_expires_at": leases.clock(seconds)}
+    free = Duty.objects.filter(Q(claimed_by=claimant) | expired | set_back, name=duty)
+    values = {"claimed_by": claimant, "lease_expires_at": leases.clock(seconds)}
     if free.update(**values):
         return True
     made = Duty.objects.get_or_create(name=duty, defaults=values)[1]

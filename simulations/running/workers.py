@@ -97,7 +97,7 @@ def _runs() -> dict[str, list[Run]]:
     since = dict(claims.values_list("simulation").annotate(Max("at")))
     found: dict[str, list[Run]] = {}
     for simulation in running:
-        name = simulation.owner.rpartition(":")[0]
+        name = simulation.claimed_by.rpartition(":")[0]
         lease = simulation.lease_expires_at
         run = Run(simulation=simulation, since=since.get(simulation.pk), lease_expires_at=lease)
         found.setdefault(name, []).append(run)
@@ -106,7 +106,7 @@ def _runs() -> dict[str, list[Run]]:
         run = Run(
             simulation=audit.simulation, since=audit.began_at, lease_expires_at=audit.lease_expires_at, audit=audit
         )
-        found.setdefault(audit.owner.rpartition(":")[0], []).append(run)
+        found.setdefault(audit.claimed_by.rpartition(":")[0], []).append(run)
     return found
 
 

@@ -113,8 +113,8 @@ def held(at: datetime) -> Metric:
     text = "Seconds that the lease of a running simulation's worker still has; below 0 the worker is lost"
     left = GaugeMetricFamily("fedsite_worker_lease_seconds", text, labels=["worker", "simulation"])
     running = Simulation.objects.filter(status=Status.RUNNING, lease_expires_at__isnull=False).order_by("id")
-    for number, owner, expires in running.values_list("id", "owner", "lease_expires_at"):
-        left.add_metric([owner.rpartition(":")[0], str(number)], (expires - at).total_seconds())
+    for number, claimant, expires in running.values_list("id", "claimed_by", "lease_expires_at"):
+        left.add_metric([claimant.rpartition(":")[0], str(number)], (expires - at).total_seconds())
     return left
 
 

@@ -158,7 +158,7 @@ def test_its_links_lead_to_its_rows(root):
 )
 def test_it_is_searched_and_filtered(root, query, found):
     Simulation.objects.filter(pk=queued().pk).update(
-        owned_by=User.objects.create_user("ada"), weights_sha256="weights", owner="near:7:a"
+        owned_by=User.objects.create_user("ada"), weights_sha256="weights", claimed_by="near:7:a"
     )
     recorded()
     page = root.get(f"{LIST}?{query}")
@@ -179,9 +179,9 @@ def test_it_is_found_by_its_number(root):
 def test_workers_are_shown_with_what_they_run(root):
     first, second, waiting = queued(), queued(), queued()
     claimed(first), claimed(second)
-    Simulation.objects.filter(pk=first.pk).update(owner="near:7:a")
+    Simulation.objects.filter(pk=first.pk).update(claimed_by="near:7:a")
     Simulation.objects.filter(pk=second.pk).update(
-        owner="far:8:b", lease_expires_at=timezone.now() - timedelta(seconds=1)
+        claimed_by="far:8:b", lease_expires_at=timezone.now() - timedelta(seconds=1)
     )
     now = timezone.now()
     there = {"near:7": 2, "idle:9": 3, "silent:1": 600, "forgotten:1": 3601}  # seconds since it was heard of
@@ -209,7 +209,7 @@ def test_many_workers_cost_no_more_queries(root, django_assert_max_num_queries):
     now = timezone.now()
     Worker.objects.bulk_create(Worker(name=f"h:{n}", started_at=now, seen_at=now) for n in range(100))
     for n in range(10):
-        Simulation.objects.filter(pk=claimed().simulation_id).update(owner=f"h:{n}:t")
+        Simulation.objects.filter(pk=claimed().simulation_id).update(claimed_by=f"h:{n}:t")
     with django_assert_max_num_queries(8):  # session and user, clock, workers, runs, claims, two of the queue
         assert root.get(f"{LIST}workers/").content.count(b"nothing now") == 90
 
@@ -325,7 +325,7 @@ def crowded() -> Simulation:
 
 
 def test_no_page_asks_more_than_15_questions_of_ten_thousand(root, crowded, django_assert_max_num_queries):
-    running = {"status": Status.RUNNING, "owner": "h:1:x", "lease_expires_at": timezone.now()}
+    running = {"status": Status.RUNNING, "claimed_by": "h:1:x", "lease_expires_at": timezone.now()}
     Simulation.objects.filter(pk=crowded.pk).update(**running)
     pages = ["/admin/", f"{LIST}workers/"]
     models = (Simulation, Client, Round, Contribution, Event, Ledger, Account, Transaction, Token, User)

@@ -35,7 +35,7 @@ def done(owned_by: User | None = None) -> Simulation:
 
 def expire(claim: audits.Claim) -> None:
     past = timezone.now() - timedelta(seconds=1)
-    Audit.objects.filter(pk=claim.audit_id).update(lease_expires_at=past, owner="elsewhere:1:m-1:token")
+    Audit.objects.filter(pk=claim.audit_id).update(lease_expires_at=past, claimed_by="elsewhere:1:m-1:token")
 
 
 def post(browser: Browser, path: str, **headers: str):

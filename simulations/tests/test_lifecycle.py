@@ -85,7 +85,7 @@ GONE = f"any-name:4194305:{processes.machine()}-1:token"  # a number above the l
 
 def test_a_dead_process_of_this_machine_is_replaced_at_once_whatever_its_host_was_called():
     claim = claimed()
-    Simulation.objects.filter(pk=claim.simulation_id).update(owner=GONE)
+    Simulation.objects.filter(pk=claim.simulation_id).update(claimed_by=GONE)
     assert lifecycle.claim_next().simulation_id == claim.simulation_id
 
 
@@ -93,7 +93,7 @@ def test_a_dead_process_of_this_machine_is_replaced_at_once_whatever_its_host_wa
 def test_a_process_of_another_machine_keeps_its_lease_whatever_its_host_is_called(birth):
     claim = claimed()
     host = socket.gethostname()
-    Simulation.objects.filter(pk=claim.simulation_id).update(owner=f"{host}:4194305:{birth}:token")
+    Simulation.objects.filter(pk=claim.simulation_id).update(claimed_by=f"{host}:4194305:{birth}:token")
     assert lifecycle.claim_next() is None
 
 
@@ -180,15 +180,15 @@ def test_a_shell_that_was_killed_leaves_a_run_that_any_worker_sees_is_interrupte
     assert lifecycle.claim_next() is None
     assert kinds(simulation.pk)[-1] == "starting"
     if how == "dead here":
-        Simulation.objects.filter(pk=simulation.pk).update(owner=GONE)
+        Simulation.objects.filter(pk=simulation.pk).update(claimed_by=GONE)
     else:
         Simulation.objects.filter(pk=simulation.pk).update(
-            owner="elsewhere:1:m-1:token", lease_expires_at=timezone.now() - timedelta(seconds=60)
+            claimed_by="elsewhere:1:m-1:token", lease_expires_at=timezone.now() - timedelta(seconds=60)
         )
     assert lifecycle.is_interrupted(Simulation.objects.get(pk=simulation.pk))  # before anybody has looked
     assert lifecycle.claim_next() is None
     now = Simulation.objects.get(pk=simulation.pk)
-    assert (now.status, now.owner, now.fence, now.lost_leases) == (Status.QUEUED, "", simulation.fence + 1, 1)
+    assert (now.status, now.claimed_by, now.fence, now.lost_leases) == (Status.QUEUED, "", simulation.fence + 1, 1)
     assert kinds(simulation.pk)[-1] == "interrupted"
     assert lifecycle.is_interrupted(now)
     assert lifecycle.claim_next() is None  # and nobody but its shell takes it until it is resumed
@@ -205,7 +205,7 @@ def test_a_shell_that_lives_may_take_its_own_run_again_when_its_trainer_has_died
 def test_a_shell_whose_run_is_lost_three_times_in_a_row_is_told_so():
     simulation = of_a_shell()
     for _ in range(3):
-        Simulation.objects.filter(pk=simulation.pk).update(owner=GONE)
+        Simulation.objects.filter(pk=simulation.pk).update(claimed_by=GONE)
         assert lifecycle.claim_next() is None
         claim = lifecycle.take(Simulation.objects.get(pk=simulation.pk))
     assert claim is None
@@ -294,7 +294,7 @@ def test_who_runs_it_does_not_take_it_from_himself_after_a_silence():
 
 def test_a_look_that_finds_nothing_is_one_query_and_a_heartbeat_another(django_assert_num_queries):
     here, there = claimed(), claimed()
-    Simulation.objects.filter(pk=there.simulation_id).update(owner="elsewhere:1:token")
+    Simulation.objects.filter(pk=there.simulation_id).update(claimed_by="elsewhere:1:token")
     lifecycle.queue(config(), origin=Origin.SHELL)
     with django_assert_num_queries(1):
         assert lifecycle.claim_next() is None

@@ -61,8 +61,8 @@ async def test_a_task_speaks_of_its_own_simulation_and_so_do_its_threads(lines):
     assert told == [*expected, ("outside", None, None)]
 
 
-def test_a_claims_owner_begins_with_the_process_that_the_log_names():
-    assert leases.new_owner().startswith(f"{processes.name()}:")
+def test_a_claim_begins_with_the_process_that_the_log_names():
+    assert leases.new_claimant().startswith(f"{processes.name()}:")
 
 
 def logged(formatter: logging.Formatter, name: str, text: str, *, level: int, error: Exception | None = None) -> str:

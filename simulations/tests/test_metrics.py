@@ -89,7 +89,7 @@ def test_a_run_whose_shell_was_killed_neither_runs_nor_waits(client):
     claim = claimed(lifecycle.queue(config(), origin="shell"))
     assert read(client)["simulations{running}"] == 1
     gone = Simulation.objects.filter(pk=claim.simulation_id)
-    gone.update(lease_expires_at=timezone.now() - timedelta(seconds=60), owner="elsewhere:1:m-1:token")
+    gone.update(lease_expires_at=timezone.now() - timedelta(seconds=60), claimed_by="elsewhere:1:m-1:token")
     for _ in range(2):
         found = read(client)
         names = ("running", "queued", "interrupted")

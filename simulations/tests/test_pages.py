@@ -79,7 +79,7 @@ def test_a_run_whose_shell_was_killed_is_shown_as_interrupted_and_does_not_hold_
     waiting, shells = queued(), recorded(until=8)
     gone = {
         "origin": "shell",
-        "owner": "elsewhere:1:m-1:token",
+        "claimed_by": "elsewhere:1:m-1:token",
         "lease_expires_at": timezone.now() - timedelta(hours=1),
     }
     Simulation.objects.filter(pk=shells.pk).update(**gone)

@@ -72,12 +72,12 @@ def test_an_idle_look_is_one_query(django_assert_num_queries):
 
 def test_one_process_verifies_at_a_time(monkeypatch):
     recorded()
-    Duty.objects.create(name=verifier.DUTY, owner="another:1:x", lease_expires_at=verifier.leases.clock(20))
+    Duty.objects.create(name=verifier.DUTY, claimed_by="another:1:x", lease_expires_at=verifier.leases.clock(20))
     assert verifier.look() == 0
     Duty.objects.update(lease_expires_at=verifier.leases.clock(-1))
     assert verifier.look() == 1
     assert Duty.objects.get().lease_expires_at is None
-    Duty.objects.update(owner="another:1:x", lease_expires_at=verifier.leases.clock(3600))  # a clock was set back
+    Duty.objects.update(claimed_by="another:1:x", lease_expires_at=verifier.leases.clock(3600))  # a clock was set back
     assert verifier.take()
 
 
@@ -135,7 +135,7 @@ def test_a_count_of_what_is_right_costs_a_query(django_assert_num_queries):
 def test_one_process_counts_at_a_time(monkeypatch):
     recorded()
     verifier.look()
-    Duty.objects.create(name=verifier.COUNTING, owner="another:1:x", lease_expires_at=verifier.leases.clock(10))
+    Duty.objects.create(name=verifier.COUNTING, claimed_by="another:1:x", lease_expires_at=verifier.leases.clock(10))
     monkeypatch.setattr(verified, "changed", lambda: pytest.fail("counted"))
     assert verifier.recount() == verifier.COUNT_SECONDS
 

@@ -222,15 +222,12 @@ class _Chunk:
             if step in told:
                 self.losses[at, step] = -part.error.gather(1, classes).view(len(jobs), -1).mean(1)
             part.error.exp_().scatter_(1, classes, -1.0, reduce="add")  # `width` times the gradient of the mean loss
-            self._descend(part, at)
-
-    def _descend(self, part: _Part, at: slice) -> None:
-        if len(self.jobs[at.start].widths) > 1:
-            self._step(part, at)
-        elif self.fixed is None and self.stack.start.is_thin(part.width):
-            self.found[at] = self._thin_step(part)
-        else:
-            self._only_step(part, at)
+            if len(jobs[0].widths) > 1:
+                self._step(part, at)
+            elif self.fixed is None and self.stack.start.is_thin(part.width):
+                self.found[at] = self._thin_step(part)
+            else:
+                self._only_step(part, at)
 
     def _step(self, part: _Part, at: slice) -> None:
         for moves in _down(part):
