@@ -411,7 +411,7 @@ def client(request: HttpRequest, simulation_id: int, number: int) -> HttpRespons
     context = {
         "simulation": simulation,
         "client": shown,
-        "identities": [identity for identity, holder in holders.items() if holder == own],
+        "identities": [identity for identity, holder in holders.items() if holder == own and identity != number],
         "last": simulation.num_clients + len(holders),
         "labels": [(label, count, _share(count, shown)) for label, count in enumerate(shown.label_counts)],
         "parts": _newest_parts(shown),

@@ -166,7 +166,7 @@ def behaviour(simulation: Simulation, client: dict[str, Any]) -> dict[str, Any]:
         if each not in ("kind", "source_sha256") and value != usual.get(each)
     ]
     if holder is not None:
-        odd.append(f"identity of client {holder:,}")
+        odd = [f"identity of client {holder:,}"]
     return {"does": ", ".join([name.replace("_", " "), *odd]), "dishonest": name != "honest"}
 
 

@@ -177,14 +177,14 @@ def test_what_one_types_of_groups_and_identities_is_read_and_written():
 def test_pages_know_identities_by_their_holder():
     simulation = recorded("SYBILS")
     page = Browser().get(f"/simulations/{simulation.pk}/clients/7/").content.decode()
-    assert "identity of client 3" in page
+    assert "sybil split, identity of client 3" in page
     assert "An identity of" in page
     holder = Browser().get(f"/simulations/{simulation.pk}/clients/3/").content.decode()
     assert f'/simulations/{simulation.pk}/clients/7/">7</a>' in holder
     last = Browser().get(f"/simulations/{simulation.pk}/clients/5/").content.decode()
     assert f'rel="next" href="/simulations/{simulation.pk}/clients/6/"' in last
     everyone = Browser().get(f"/simulations/{simulation.pk}/clients/").content.decode()
-    assert "sybil copy, identities 2, identity of client 2" in everyone
+    assert "sybil copy, identity of client 2" in everyone
     whole = Browser().get(f"/simulations/{simulation.pk}/").content.decode()
     assert "5 clients under 7 identities" in whole
 
