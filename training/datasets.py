@@ -2,6 +2,7 @@
 
 On disk a data set lies as torchvision lays it out. The IDX files of MNIST and Fashion-MNIST are read by ourselves
 (training.idx): that takes ten lines and names a broken file, and importing torchvision would cost each run two seconds.
+So is the file of scikit-learn's digits, whose import costs one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from training.catalogue import DATASETS, DatasetInfo
 from training.download import DownloadError, Wanted, download
 from training.events import Log, TrainingError
 from training.idx import on_disk, read_idx
-from training.labels import digits_order
+from training.labels import NotHere, digits, files_of
 
 DOWNLOAD_SECONDS = 20.0
 INSTEAD = "Training on scikit-learn's small digits in its place: 1,437 images of 8 x 8 pixels"
@@ -138,18 +139,12 @@ def _read_cifar10(info: DatasetInfo, data_dir: Path) -> Arrays:
 
 
 def _read_digits(info: DatasetInfo, data_dir: Path) -> Arrays:
-    """In one fixed order, whatever a run's seed: scikit-learn's own order goes by writer."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = digits_order(len(digits.target))
-    images, labels = digits.images[order][:, None], digits.target[order]
-    return (
-        images[: info.num_train],
-        labels[: info.num_train],
-        images[info.num_train :],
-        labels[info.num_train :],
-    )
+    try:
+        images, labels = digits(*files_of("digits", data_dir))
+    except NotHere as error:
+        raise TrainingError(f"{error}: it comes with scikit-learn, which is not installed") from error
+    train, test = slice(info.num_train), slice(info.num_train, None)
+    return images[train], labels[train], images[test], labels[test]
 
 
 def _idx_files(class_name: str) -> tuple[str, ...]:

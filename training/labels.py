@@ -39,7 +39,7 @@ def train_labels(name: str, data_dir: Path, kept_dir: Path) -> NDArray[np.int64]
     They are kept in `kept_dir` under the hash of the files that they came from, where that can be written. NotHere, or
     TrainingError for files that are damaged.
     """
-    files = _files(name, data_dir)
+    files = files_of(name, data_dir)
     digest = hashlib.sha256()
     try:
         for file in files:
@@ -60,13 +60,8 @@ def train_labels(name: str, data_dir: Path, kept_dir: Path) -> NDArray[np.int64]
     return found
 
 
-def digits_order(count: int) -> NDArray[np.int64]:
-    """How scikit-learn's digits are shuffled before the test set is cut off, whatever a run's seed."""
-    return numpy_generator(0, "test_set").permutation(count)
-
-
-def _files(name: str, data_dir: Path) -> list[Path]:
-    """Those that hold the labels. NotHere."""
+def files_of(name: str, data_dir: Path) -> list[Path]:
+    """Those that hold the labels of a training set. NotHere."""
     if name == "digits":
         found = find_spec("sklearn")
         folders = found.submodule_search_locations if found else None
@@ -87,12 +82,19 @@ def _read(name: str, files: list[Path]) -> NDArray[Any]:
         return read_idx(files[0].with_name(IDX_LABELS), (info.num_train,))
     if name == "cifar10":
         return np.concatenate([_of_batch(file) for file in files])
+    return digits(files[0])[1][: info.num_train]
+
+
+def digits(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Pixels [N, 1, 8, 8] and labels [N] of scikit-learn's file, in one order whatever a run's seed: its own goes by
+    writer. TrainingError for one that is damaged."""
     try:
-        lines = content(files[0]).splitlines()
-        labels = np.array([int(line.rpartition(b",")[2]) for line in lines if line.strip()])
-    except ValueError as error:
-        raise TrainingError(f"{files[0]} is damaged: {error}") from error
-    return labels[digits_order(len(labels))][: info.num_train]
+        table = np.loadtxt(io.BytesIO(content(file)), delimiter=",")
+        pixels, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64)
+    except (ValueError, IndexError) as error:
+        raise TrainingError(f"{file} is damaged: {error}") from error
+    order = numpy_generator(0, "test_set").permutation(len(labels))
+    return pixels[order], labels[order]
 
 
 def _of_batch(file: Path) -> NDArray[Any]:

@@ -18,7 +18,8 @@ from fedsite.tests.machine import PROJECT
 from fedsite.tests.test_layers import ROOMS, STDLIB, dotted, imported_names
 
 OURS = {*ROOMS, "conftest"}
-BY_NAME = {"psycopg2-binary"}  # what nobody imports: Django finds it by the address of the database
+# What nobody imports: Django finds the one by the address of the database; of the other a file is read.
+BY_NAME = {"psycopg2-binary", "scikit-learn"}
 DISTRIBUTIONS = packages_distributions() | {"flwr": ["flwr"]}  # benchmarks do without it
 
 

@@ -2,7 +2,10 @@ import dataclasses
 import gzip
 import hashlib
 import pickle
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ import torch
 from training import datasets
 from training.catalogue import DATASETS
 from training.events import TrainingError
+from training.labels import digits, files_of
+from training.seeds import numpy_generator
 from training.tests.listen import silent
 
+ROOT = Path(__file__).parents[2]
 SMALL = dataclasses.replace(DATASETS["mnist"], num_train=6, num_test=4)
 
 
@@ -30,6 +36,21 @@ def mnist(tmp_path, monkeypatch):
             b"\0\0\x08\x01" + count.to_bytes(4, "big") + bytes(range(count))
         )
     return tmp_path
+
+
+def test_digits_are_those_of_scikit_learn_in_our_order():
+    from sklearn.datasets import load_digits
+
+    theirs, order = load_digits(), numpy_generator(0, "test_set").permutation(1_797)
+    images, labels = digits(*files_of("digits", Path("nowhere")))
+    assert np.array_equal(images, theirs.images[order][:, None])
+    assert np.array_equal(labels, theirs.target[order])
+    program = (
+        "import sys; from pathlib import Path; from training import datasets; "
+        "[*datasets.load('digits', Path('nowhere'))]; print(sys.modules.keys() & {'sklearn', 'scipy'})"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "set()\n", ended.stderr
 
 
 def test_it_reads_what_torchvision_lays_out(mnist):
