@@ -50,7 +50,7 @@ def memory(config: SimulationConfig, processors: int = 2) -> Memory:
     valued = config.asks_game
     cohort = config.cohort_size
     # updates summed for products: before and after the round, and what of them is written to the checkpoint
-    summed = 6 * config.num_clients if "summed" in config.keeps else 0
+    summed = 6 * config.num_identities if "summed" in config.keeps else 0
     kept = cohort if config.looks or not config.strategy.has("mean") or cohort <= FEW else 4 * processors
     if _has(config, lambda kind: "conspires" in kind.traits):  # all of them lie there until it has looked at them
         kept = 2 * cohort if kept >= cohort else cohort

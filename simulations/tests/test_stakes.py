@@ -158,6 +158,25 @@ def test_a_killed_run_ends_with_the_same_ledgers(tmp_path):
             assert getattr(last[0], name) == getattr(whole[2], name), name
 
 
+def test_identities_share_the_stake_of_their_holder_to_the_unit():
+    fields = {"behaviours": {2: {"kind": "sybil_copy", "identities": 3}}, "stake": 1.0, "valuation": "equal"}
+    fields |= {"slashing": [{"detector": "foolsgold", "above": 0.9, "share": 1.0}], "slashed_to": "burn"}
+    events = tuple(simulate(config(**fields), data_dir=NOWHERE))
+    claim = claimed(queued(**fields))
+    for event in events:
+        worker.write(claim, event)
+    simulation = Simulation.objects.get(pk=claim.simulation_id)
+    stakes = Transfer.objects.filter(transaction__ledger=simulation.ledger, code="stake")
+    of_client = dict(stakes.values_list("debit_account__client", "amount"))
+    assert of_client == {1: 1_000_000, 2: 333_334, 3: 1_000_000, 4: 1_000_000, 5: 333_333, 6: 333_333}
+    lost = dict(Client.objects.values_list("number", "slashed_microtokens"))
+    assert lost == {1: 0, 2: 333_334, 3: 0, 4: 0, 5: 333_333, 6: 333_333}, "copies are as alike as can be"
+    found = by_class(simulation.ledger)
+    assert -found["mint"] == 4_000_000 + simulation.pool_microtokens
+    assert (found["stake"], found["burn"]) == (3_000_000, 1_000_000)
+    assert verify()[0] == 0
+
+
 FEEDBACK = [
     ({"kind": "by_balance", "floor": 0.01}, {}),
     ({"kind": "by_stake", "minimum": 2.0}, {}),
