@@ -16,7 +16,7 @@ from benchmarks import economies
 from fedsite.tests import servers
 from fedsite.tests.machine import PROJECT
 from incentives.tests.test_ledger_concurrency import scratch  # noqa: F401  # a fixture
-from simulations.models import Simulation, Status
+from simulations.models import Client, Simulation, Status
 from simulations.running.engine import simulate
 from simulations.running.worker import write
 from simulations.tests.cast import FIELDS, NOWHERE, claimed, config, queued
@@ -26,6 +26,19 @@ SIMULATIONS = 8  # and more where these are done before all kills are
 PAUSE_SECONDS = 2  # at most, between two kills: less than a trainer takes to start
 ZOMBIES = 6
 SHADOWS = list(economies.SHADOWS)
+RISKED = {  # updates summed and the step before lie in checkpoints, stakes and what they lost in states
+    "behaviours": {"2": {"kind": "free_rider"}, "3": {"kind": "replay"}},
+    "stake": 3.0,
+    "detectors": ["foolsgold"],
+    "slashing": [
+        {"detector": "replay", "above": 0.99, "share": 0.5},
+        {"detector": "norm", "above": 0.01, "share": 0.1},
+    ],
+    "slashed_to": "burn",
+    "sampler": "by_stake",
+    "fraction_fit": 0.75,
+    "shadows": SHADOWS,
+}
 SEED = int(os.environ.get("FEDSITE_TEST_SEED", 0))
 PATIENCE_SECONDS = 900
 
@@ -88,8 +101,8 @@ def may_die(site: dict[str, str], worker: subprocess.Popen) -> bool:
 @pytest.mark.django_db
 @pytest.mark.database
 def test_simulations_survive_workers_killed_again_and_again(site):
-    """Each has six economies beside the paying one."""
-    queue(site, SIMULATIONS, shadows=SHADOWS)
+    """Each has six economies beside the paying one, stakes that are lost, and a sampler that looks at them."""
+    queue(site, SIMULATIONS, **RISKED)
     dice, kills, simulations = random.Random(SEED), 0, SIMULATIONS
     workers = [work(site), work(site)]
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -97,7 +110,7 @@ def test_simulations_survive_workers_killed_again_and_again(site):
         while (left := unfinished(site)) or kills < KILLS:
             assert time.monotonic() < deadline
             if left < len(workers) and kills < KILLS:
-                queue(site, len(workers), shadows=SHADOWS)
+                queue(site, len(workers), **RISKED)
                 simulations += len(workers)
             time.sleep(dice.uniform(0, PAUSE_SECONDS))
             victim = dice.randrange(2)
@@ -118,6 +131,11 @@ def test_simulations_survive_workers_killed_again_and_again(site):
     assert sorted(found) == sorted((n, *each) for n in range(1, simulations + 1) for each in heads), f"seed {SEED}"
     gaps = "SELECT simulation_id FROM simulations_event GROUP BY simulation_id HAVING count(*) <> max(sequence)"
     assert ask(site, gaps) == []
+    somewhere = (
+        "SELECT ledger_id FROM incentives_account GROUP BY ledger_id HAVING sum(balance) <> 0 OR "
+        "min(CASE WHEN name = 'mint' THEN 0 ELSE balance END) < 0"
+    )
+    assert ask(site, somewhere) == []
     verified = servers.run_manage("verify_ledger", environment=site)
     assert f"Verified {7 * simulations} ledgers: {7 * 3 * simulations} transactions" in verified.stdout
 
@@ -125,9 +143,11 @@ def test_simulations_survive_workers_killed_again_and_again(site):
 def recorded_with_shadows() -> Simulation:
     """What an undisturbed run leaves."""
     torch.set_num_threads(1)
-    claim = claimed(queued(shadows=SHADOWS))
-    for event in simulate(config(shadows=SHADOWS), data_dir=NOWHERE):
+    happened = list(simulate(config(**RISKED), data_dir=NOWHERE))
+    claim = claimed(queued(**RISKED))
+    for event in happened:
         write(claim, event)
+    assert Client.objects.filter(simulation=claim.simulation_id, slashed_microtokens__gt=0).count() > 1
     return Simulation.objects.get(pk=claim.simulation_id)
 
 
