@@ -80,6 +80,11 @@ WALLS = (
         says="valuations and rewards are pure",
     ),
     Wall(
+        files=("incentives/detection.py",),
+        allows=only("incentives"),
+        says="how well scores tell: stdlib only",
+    ),
+    Wall(
         files=("extensions/*.py", "extensions/management/**/*.py"),
         allows=without("simulations", "people", "fedsite", "benchmarks", "sklearn", "ray"),
         says="extensions imports kinds, training and incentives only",
