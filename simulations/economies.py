@@ -58,6 +58,17 @@ def at_stake(simulation: Simulation, economy: Specification) -> dict[str, Any]:
     return {"stakes": config.members(is_paying=False).stakes(economy), "slashed_to": economy.slashed_to}
 
 
+def stakes_of(simulation: Simulation, economy: Specification | None = None) -> dict[int, int]:
+    """By client, micro-tokens that each has at stake from the start, in the paying economy unless another is given;
+    empty where nothing is at stake."""
+    if economy is None:
+        if not simulation.config.get("stake"):
+            return {}
+        economy = SimulationConfig.from_record(simulation.config, simulation.scheme).economies[0][1]
+    found: dict[int, int] = at_stake(simulation, economy).get("stakes", {})
+    return found
+
+
 def posting(
     ledger_id: int,
     number: int,

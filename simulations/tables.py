@@ -13,6 +13,7 @@ from typing import Any
 
 from incentives.export import csv_cell
 from incentives.memo import Paid
+from incentives.specification import Specification
 from simulations import economies, records
 from simulations.config import PAYING
 from simulations.models import Round, ShadowRound, Simulation
@@ -31,7 +32,9 @@ COLUMNS = {
     "clients": ("client", "holder", "num_examples", "behaviour"),
     "updates": ("round", "client", *OF_UPDATE),
     "contributions": ("economy", "round", "client", "contribution", "contribution_error"),
-    "payments": ("economy", "round", "client", "reward_microtokens"),
+    "payments": ("economy", "round", "client", "reward_microtokens", "slashed_microtokens"),
+    "stakes": ("economy", "client", "stake_microtokens"),
+    "scores": ("economy", "round", "client", "detector", "score"),
     "pools": (
         *("economy", "round", "pool_microtokens", "minted_microtokens", "burned_microtokens", "paid_microtokens"),
     ),
@@ -112,8 +115,23 @@ def _contributions(simulation: Simulation) -> Iterator[tuple]:
 
 def _payments(simulation: Simulation) -> Iterator[tuple]:
     for label, number, clients, paid in _paid(simulation):
-        for client, share in zip(clients, paid.shares, strict=True):
-            yield label, number, client, share
+        for client, share, lost in zip(clients, paid.shares, paid.slashed or [0] * len(clients), strict=True):
+            yield label, number, client, share, lost
+
+
+def _stakes(simulation: Simulation) -> Iterator[tuple]:
+    """What each has at stake before round 1."""
+    yield from ((PAYING, *each) for each in economies.stakes_of(simulation).items())
+    for shadow in simulation.shadows.order_by("number"):
+        found = economies.stakes_of(simulation, Specification.from_dict(shadow.specification))
+        yield from ((shadow.label, *each) for each in found.items())
+
+
+def _scores(simulation: Simulation) -> Iterator[tuple]:
+    for label, number, clients, paid in _paid(simulation):
+        for detector, scores in paid.scores.items():
+            for client, score in zip(clients, scores, strict=True):
+                yield label, number, client, detector, score
 
 
 def _pools(simulation: Simulation) -> Iterator[tuple]:
@@ -158,5 +176,7 @@ ROWS = {
     "updates": _updates,
     "contributions": _contributions,
     "payments": _payments,
+    "stakes": _stakes,
+    "scores": _scores,
     "pools": _pools,
 }

@@ -93,6 +93,8 @@ class ClientRow(Schema):
     behaviour: str
     contribution: float
     reward_microtokens: int
+    stake_microtokens: int = Field(description="what it had at stake from the start less what was lost")
+    slashed_microtokens: int = Field(description="that its stake lost, sum over rounds")
 
 
 class Result(Record):

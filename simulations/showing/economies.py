@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -25,17 +26,18 @@ from incentives.models import Evidence, Ledger, Transaction, Transfer
 from incentives.paging import Problem, link_next
 from incentives.specification import STRUCTURED, Specification
 from kinds import ConfigError
+from simulations import detections, owners, records, repricing, tables
 from simulations import economies as rows
-from simulations import owners, records, repricing, tables
 from simulations.config import OF_AN_ECONOMY, PAYING, SimulationConfig
 from simulations.models import Round, Shadow, ShadowClient, ShadowRound, Simulation
 from simulations.running.folding import CannotFold, TookTooLong
 from simulations.showing import waiting
-from simulations.showing.api import SimulationId, body, field_schema, found
+from simulations.showing.api import MOST_OF_COHORT, SimulationId, body, field_schema, found
 
 router = Router(tags=["economies"])
 MOST = 2**31 - 1
 MOST_NUMBERS = 100_000  # clients of all economies in an answer
+MOST_LOSSES = 10_000  # of stakes in an answer
 MOST_TABLE_BYTES = 64_000_000  # of all utilities in an answer
 
 RoundNumber = Annotated[int, Path(ge=1, le=MOST)]
@@ -49,6 +51,8 @@ class ClientPaid(Schema):
         description="root of the sum of the squared standard errors of its rounds; null where nothing is estimated"
     )
     reward_microtokens: int = Field(description="sum over rounds")
+    stake_microtokens: int = Field(description="what it had at stake from the start less what was lost")
+    slashed_microtokens: int = Field(description="that its stake lost, sum over rounds")
 
 
 class Economy(Schema):
@@ -65,6 +69,63 @@ class Economy(Schema):
 
 class EconomyWithClients(Economy):
     clients: list[ClientPaid] = Field(description="everyone of the run, in number order, of this page")
+
+
+class ThresholdOut(Schema):
+    """How well it tells, over the rounds below, that a score is above what costs stake."""
+
+    above: float
+    share: float = Field(description="of the stake that is lost each time")
+    named: int = Field(description="times that a client that sent something scored above")
+    found: int = Field(description="of them, times that it did not play fair")
+    cheats: int = Field(description="times that a client that sent something did not play fair")
+    precision: float | None = Field(description="found over named; null where nobody is named")
+    recall: float | None = Field(description="found over cheats; null where nobody cheats")
+
+
+class DetectorOut(Schema):
+    detector: str
+    auc: float | None = Field(
+        description="how often a cheat scores above an honest client, 0.5 by chance; null where one of them is missing"
+    )
+    thresholds: list[ThresholdOut]
+
+
+class WatchedOut(Schema):
+    """Lists in the order of `cohort`."""
+
+    round: int
+    cohort: list[int] = Field(description="the first 100 clients, ascending")
+    cohort_size: int
+    sent: list[bool]
+    cheats: list[bool] = Field(description="whose configured behaviour is in force")
+    scores: dict[str, list[float]] = Field(description="by detector, from 0 to 1")
+    auc: dict[str, float | None] = Field(description="by detector, of the whole cohort")
+
+
+class ReasonOut(Schema):
+    kind: str = Field(description="of the detector, or of the reward rule")
+    microtokens: int = Field(description="that it takes; all together take no more than there is")
+    contribution: float | None = Field(description="of a rule")
+    score: float | None = Field(description="of a detector, as are the two below")
+    above: float | None
+    share: float | None
+
+
+class LossOut(Schema):
+    round: int
+    client: int
+    slashed_microtokens: int
+    stake_microtokens: int = Field(description="before the round")
+    reasons: list[ReasonOut]
+
+
+class DetectorsOut(Schema):
+    economy: str
+    rounds_done: int
+    detectors: list[DetectorOut]
+    rounds: list[WatchedOut] = Field(description="the first 1,000, fewer where cohorts are large")
+    losses: list[LossOut] = Field(description="of stakes in these rounds, by round and client; the first 10,000")
 
 
 class FactsOut(Schema):
@@ -190,7 +251,7 @@ def economies(
     simulation = found(request, simulation_id)
     shown = economies_of(simulation)
     most = max(1, min(limit, MOST_NUMBERS // len(shown)))
-    sums = ("number", "contribution", "contribution_variance", "reward_microtokens")
+    sums = ("number", "contribution", "contribution_variance", "reward_microtokens", "slashed_microtokens")
     everyone = simulation.clients.filter(number__gt=cursor).order_by("number")
     page = list(everyone.values_list(*sums)[: most + 1])
     holders = dict(everyone.exclude(holder=None).values_list("number", "holder")[: most + 1])
@@ -202,12 +263,16 @@ def economies(
     held = ShadowClient.objects.filter(shadow__in=of_shadows, number__range=span)
     for pk, *row in held.values_list("shadow_id", *sums).iterator(10_000):
         of_shadows[pk][row[0]] = tuple(row)
-    nothing = (0.0, None, 0)  # of a client that was in no cohort yet
+    stakes = {each.label: rows.stakes_of(simulation, each.economy) for each in shown}
+    nothing = (0.0, None, 0, 0)  # of a client that was in no cohort yet
     return [
         each.values
         | {
             "clients": [
-                _client(row if each.shadow is None else of_shadows[each.shadow.pk].get(row[0], (row[0], *nothing)))
+                _client(
+                    row if each.shadow is None else of_shadows[each.shadow.pk].get(row[0], (row[0], *nothing)),
+                    stakes[each.label].get(row[0], 0),
+                )
                 | {"holder": holders.get(row[0], row[0])}
                 for row in page
             ]
@@ -216,14 +281,53 @@ def economies(
     ]
 
 
-def _client(row: tuple) -> dict[str, Any]:
-    number, contribution, variance, reward = row
+def _client(row: tuple, stake: int) -> dict[str, Any]:
+    number, contribution, variance, reward, lost = row
     error = None if variance is None or not math.isfinite(variance) else math.sqrt(variance)
     return {
         "client": number,
         "contribution": contribution,
         "contribution_error": error,
         "reward_microtokens": reward,
+        "stake_microtokens": stake - lost,
+        "slashed_microtokens": lost,
+    }
+
+
+@router.get("/{simulation_id}/detectors/", response={200: DetectorsOut, 404: Problem})
+def detectors(
+    request: HttpRequest,
+    simulation_id: SimulationId,
+    economy: Annotated[str, Query(max_length=60, description="its label")] = PAYING,
+):
+    """What an economy's detectors said of whom in each round, how well that tells who does not play fair as the
+    configuration knows it, and what stakes lost for it."""
+    simulation = found(request, simulation_id)
+    shadow = None if economy == PAYING else simulation.shadows.filter(label=economy).first()
+    if economy != PAYING and shadow is None:
+        raise HttpError(404, f"{simulation} has no economy {economy}")
+    watch = detections.watch(simulation, shadow)
+    return {
+        "economy": watch.label,
+        "rounds_done": shadow.rounds_done if shadow else simulation.rounds_done,
+        "detectors": [dataclasses.asdict(each) | {"detector": each.name} for each in watch.detectors],
+        "rounds": [
+            {
+                "round": each.number,
+                "cohort": each.cohort[:MOST_OF_COHORT],
+                "cohort_size": len(each.cohort),
+                "sent": each.sent[:MOST_OF_COHORT],
+                "cheats": each.cheats[:MOST_OF_COHORT],
+                "scores": {name: scores[:MOST_OF_COHORT] for name, scores in each.scores.items()},
+                "auc": {name: each.auc(name) for name in each.scores},
+            }
+            for each in watch.rounds
+        ],
+        "losses": [
+            dataclasses.asdict(each)
+            | {"round": each.round_number, "slashed_microtokens": each.microtokens, "stake_microtokens": each.stake}
+            for each in islice(watch.losses(), MOST_LOSSES)
+        ],
     }
 
 

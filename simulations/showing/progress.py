@@ -98,8 +98,9 @@ def economies_table(economies: Sequence[Mapping[str, Any]]) -> str:
 
 
 def clients_table(clients: Sequence[Mapping[str, Any]]) -> str:
-    """Of a crowd those who got most and least."""
-    rows = [("Client", "Behaviour", "Examples", "Contribution", "Tokens")]
+    """Of a crowd those who got most and least; what stakes lost where there are any."""
+    is_staked = any(client["stake_microtokens"] or client["slashed_microtokens"] for client in clients)
+    rows = [("Client", "Behaviour", "Examples", "Contribution", "Tokens", *["Stake lost"] * is_staked)]
     clients = sorted(clients, key=lambda client: -client["reward_microtokens"])
     half = SHOWN_CLIENTS // 2
     shown = clients if len(clients) <= SHOWN_CLIENTS else clients[:half] + clients[-half:]
@@ -111,6 +112,7 @@ def clients_table(clients: Sequence[Mapping[str, Any]]) -> str:
             f"{client['num_examples']:,}",
             figure(client["contribution"], 5),
             f"{client['reward_microtokens'] / 1_000_000:,.3f}",
+            *[f"{client['slashed_microtokens'] / 1_000_000:,.3f}"] * is_staked,
         )
         for client in (shown if len(clients) > SHOWN_CLIENTS else sorted(shown, key=lambda client: client["client"]))
     ]

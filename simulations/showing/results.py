@@ -10,7 +10,8 @@ from django.db import connection
 from django.db.models import Sum
 
 from incentives.models import TREASURY, Account, Ledger
-from simulations import plugins
+from incentives.specification import Specification
+from simulations import economies, plugins
 from simulations.config import PAYING, SimulationConfig
 from simulations.models import Contribution, Shadow, ShadowClient, Simulation, Status
 from simulations.running import events, lifecycle
@@ -58,6 +59,7 @@ def record(simulation: Simulation) -> dict[str, Any]:
 
 def of_simulation(simulation: Simulation, *, most_rounds: int | None = None, most_of_cohort: int | None = None) -> Any:
     """A recorded simulation with its rounds and clients, or the first of them: a fixed number of queries."""
+    stakes = economies.stakes_of(simulation)
     return record(simulation) | {
         "config": simulation.config,
         "scheme": simulation.scheme,
@@ -73,6 +75,8 @@ def of_simulation(simulation: Simulation, *, most_rounds: int | None = None, mos
                 "behaviour": client.behaviour,
                 "contribution": client.contribution,
                 "reward_microtokens": client.reward_microtokens,
+                "stake_microtokens": stakes.get(client.number, 0) - client.slashed_microtokens,
+                "slashed_microtokens": client.slashed_microtokens,
             }
             for client in simulation.clients.order_by("number")
         ],
@@ -81,7 +85,7 @@ def of_simulation(simulation: Simulation, *, most_rounds: int | None = None, mos
 
 
 def economy_sums(simulation: Simulation) -> list[dict[str, Any]]:
-    """What each economy of a recorded run paid, the paying one first: money in micro-tokens, sums over rounds. Six
+    """What each economy of a recorded run paid, the paying one first: money in micro-tokens, sums over rounds. Seven
     queries; memory by clients times economies."""
     config = SimulationConfig.from_record(simulation.config, simulation.scheme)
     shadows = list(simulation.shadows.select_related("ledger").order_by("number"))
@@ -89,23 +93,28 @@ def economy_sums(simulation: Simulation) -> list[dict[str, Any]]:
     burned = simulation.rounds.aggregate(sum=Sum("burned_microtokens", default=0))["sum"]
     ledgers = [simulation.ledger_id, *(each.ledger_id for each in shadows)]
     held = dict(Account.objects.filter(ledger__in=ledgers, name=TREASURY).values_list("ledger", "balance"))
-    everyone = list(simulation.clients.values_list("number", "behaviour", "reward_microtokens"))
-    behaviours = {number: behaviour for number, behaviour, _ in everyone}
+    everyone = list(simulation.clients.values_list("number", "behaviour", "reward_microtokens", "slashed_microtokens"))
+    behaviours = {number: behaviour for number, behaviour, *_ in everyone}
+    lost = (
+        ShadowClient.objects.filter(shadow__in=shadows).values_list("shadow").annotate(sum=Sum("slashed_microtokens"))
+    )
+    slashed = dict(lost.order_by())
     rewards: dict[int, dict[int, int]] = defaultdict(dict)
     parts = ShadowClient.objects.filter(shadow__in=shadows, reward_microtokens__gt=0)
     for pk, client, reward in parts.values_list("shadow", "number", "reward_microtokens").iterator(10_000):
         rewards[pk][client] = reward
-    own = {number: reward for number, _, reward in everyone}
+    own = {number: reward for number, _, reward, _ in everyone}
     row = {"label": PAYING, "ledger": paying and paying.name, "ledger_head": simulation.ledger_head or None}
     row |= {"specification": config.economies[0][1].to_dict(), "added_at": None, "rounds_done": simulation.rounds_done}
     row |= {"pool_microtokens": simulation.pool_microtokens, "paid_microtokens": simulation.paid_microtokens}
     row |= {"burned_microtokens": burned, "treasury_microtokens": held.get(simulation.ledger_id, 0)}
+    row["slashed_microtokens"] = sum(each for *_, each in everyone)
     names = ("label", "ledger_head", "specification", "rounds_done")
     names += ("pool_microtokens", "paid_microtokens", "burned_microtokens")
     return [row | _who_is_paid(own, behaviours)] + [
         {name: getattr(each, name) for name in names}
         | {"ledger": each.ledger.name, "added_at": timestamp(each.added_at)}
-        | {"treasury_microtokens": held.get(each.ledger_id, 0)}
+        | {"treasury_microtokens": held.get(each.ledger_id, 0), "slashed_microtokens": slashed.get(each.pk, 0)}
         | _who_is_paid(rewards[each.pk], behaviours)
         for each in shadows
     ]
@@ -120,15 +129,17 @@ def _who_is_paid(rewards: Mapping[int, int], behaviours: Mapping[int, str]) -> d
 
 def clients_of(simulation: Simulation, shadow: Shadow) -> list[dict[str, Any]]:
     """The clients of a run with what a shadow of it makes of them, as `of_simulation` has the paying economy's."""
-    of_shadow = ("number", "contribution", "reward_microtokens")
+    of_shadow = ("number", "contribution", "reward_microtokens", "slashed_microtokens")
+    stakes = economies.stakes_of(simulation, Specification.from_dict(shadow.specification))
     made = {number: rest for number, *rest in ShadowClient.objects.filter(shadow=shadow).values_list(*of_shadow)}
     found = []
     names = ("number", "holder", "num_examples", "behaviour")
     for number, holder, num_examples, behaviour in simulation.clients.order_by("number").values_list(*names):
-        contribution, reward = made.get(number, (0.0, 0))  # who was in no cohort yet
+        contribution, reward, lost = made.get(number, (0.0, 0, 0))  # who was in no cohort yet
         found.append(
             {"client": number, "holder": holder or number, "num_examples": num_examples, "behaviour": behaviour}
             | {"contribution": contribution, "reward_microtokens": reward}
+            | {"stake_microtokens": stakes.get(number, 0) - lost, "slashed_microtokens": lost}
         )
     return found
 
@@ -226,6 +237,7 @@ def _resolved(result: dict[str, Any], event: events.Resolved) -> None:
     result["economies"] = [PAYING, *(entry["label"] for entry in event.config["shadows"])]
     result |= {"game": event.config["game"], "manifests": [{"after_round": 0, **event.manifest}]}
     amounts = ("rounds_done", "pool_microtokens", "paid_microtokens", "burned_microtokens", "treasury_microtokens")
+    amounts += ("slashed_microtokens",)
     result["economy_sums"] = [
         {"label": label, "ledger": None, "ledger_head": None, "specification": economy.to_dict(), "added_at": None}
         | dict.fromkeys(amounts, 0)
@@ -235,10 +247,13 @@ def _resolved(result: dict[str, Any], event: events.Resolved) -> None:
 
 
 def _started(result: dict[str, Any], event: events.Started) -> None:
+    config = SimulationConfig.from_record(result["config"], SCHEME)
+    stakes = config.members(is_paying=False).stakes(config.economies[0][1])
     result["initial_loss"] = event.loss
     result["clients"] = [
         {"client": share.client, "holder": share.holder, "num_examples": share.num_examples}
         | {"behaviour": share.behaviour, "contribution": 0.0, "reward_microtokens": 0}
+        | {"stake_microtokens": stakes.get(share.client, 0), "slashed_microtokens": 0}
         for share in event.clients
     ]
 
@@ -252,17 +267,22 @@ def _round(result: dict[str, Any], event: events.Round) -> None:
         client = result["clients"][part.client - 1]
         client["contribution"] += part.contribution or 0.0
         client["reward_microtokens"] += part.reward_microtokens
-    rewarded: list[tuple[int, events.Round | events.ShadowRound, Sequence[int]]] = [
-        (0, event, [part.reward_microtokens for part in event.clients])
+        client["slashed_microtokens"] += part.slashed_microtokens or 0
+        client["stake_microtokens"] -= part.slashed_microtokens or 0
+    lost = [part.slashed_microtokens or 0 for part in event.clients]
+    rewarded: list[tuple[int, events.Round | events.ShadowRound, Sequence[int], int]] = [
+        (0, event, [part.reward_microtokens for part in event.clients], sum(lost))
     ]
-    rewarded += [(own.number, own, own.rewards) for own in event.shadows]
-    for place, own, amounts in rewarded:
+    rewarded += [(own.number, own, own.rewards, sum(own.slashed or ())) for own in event.shadows]
+    for place, own, amounts, slashed in rewarded:
         sums, paid = result["economy_sums"][place], sum(amounts)
+        to_treasury = slashed if sums["specification"]["slashed_to"] == "treasury" else 0
         sums["rounds_done"] = event.round_number
         sums["pool_microtokens"] += own.pool_microtokens
         sums["paid_microtokens"] += paid
         sums["burned_microtokens"] += own.burned_microtokens
-        sums["treasury_microtokens"] += own.minted_microtokens - own.burned_microtokens - paid
+        sums["treasury_microtokens"] += own.minted_microtokens - own.burned_microtokens - paid + to_treasury
+        sums["slashed_microtokens"] += slashed
         for number, amount in zip(cohort, amounts, strict=True):
             result["rewards"][place][number] += amount
 

@@ -76,6 +76,7 @@ def test_it_prints_one_object_with_everything_and_unrecorded_the_same_but_for_it
         *("duration_seconds", "train_seconds", "evaluate_seconds", "valuation_seconds"),
     }
     names = {"client", "holder", "num_examples", "behaviour", "contribution", "reward_microtokens"}
+    names |= {"stake_microtokens", "slashed_microtokens"}
     assert set(result["clients"][0]) == names
     assert result["pool_microtokens"] == sum(client["reward_microtokens"] for client in result["clients"])
     assert "Verified 1 ledgers: 3 transactions" in shell(site, "verify_ledger").stdout
