@@ -53,8 +53,16 @@ class Economy:
     burned: int
     treasury: int  # that it holds
     minted: int
-    is_endowed: bool  # all of it was minted before round 1
+    is_endowed: bool  # all that is for pools was minted before round 1
+    slashed: int  # that stakes lost
+    slashed_to: str
+    at_stake: int  # that is left
     rewards: Mapping[int, int]  # by client; who got nothing may be missing
+
+    @property
+    def for_pools(self) -> int:
+        """Of what was minted."""
+        return self.minted - self.at_stake - self.slashed
 
     @property
     def colour(self) -> str:
@@ -81,7 +89,11 @@ def context(simulation: Simulation, flow: int = 0) -> dict[str, Any]:
 
 
 def _context(simulation: Simulation, shadows: Sequence[Shadow], flow: int) -> dict[str, Any]:
-    everyone = list(simulation.clients.order_by("number").values("number", "holder", "behaviour", "reward_microtokens"))
+    everyone = list(
+        simulation.clients.order_by("number").values(
+            "number", "holder", "behaviour", "reward_microtokens", "slashed_microtokens"
+        )
+    )
     if not everyone or not simulation.rounds_done or simulation.ledger_id is None:
         return {"economies": [], "waits": bool(shadows) or _pays(simulation)}
     found = _economies(simulation, shadows, everyone)
@@ -104,6 +116,7 @@ def _context(simulation: Simulation, shadows: Sequence[Shadow], flow: int) -> di
         "lorenz": _lorenz_rows(found, len(everyone)),
         "flow_of": chosen.number,
         "flow": _flow(chosen),
+        "is_staked": any(each.at_stake or each.slashed for each in found),
         "has_dishonest": any(client["behaviour"] != "honest" for client in everyone),
     }
 
@@ -115,26 +128,42 @@ def _pays(simulation: Simulation) -> bool:
 def _economies(
     simulation: Simulation, shadows: Sequence[Shadow], everyone: Sequence[Mapping[str, Any]]
 ) -> list[Economy]:
-    """Three queries."""
+    """Three queries, two more where anything is at stake."""
     ledgers = [simulation.ledger_id, *(each.ledger_id for each in shadows)]
     held: dict[int, dict[str, int]] = defaultdict(dict)
     rows = Account.objects.filter(ledger__in=ledgers, name__in=(MINT, TREASURY, "burn"))
     for ledger, name, balance in rows.values_list("ledger", "name", "balance"):
         held[ledger][name] = balance
     rewards: dict[int, dict[int, int]] = defaultdict(dict)
-    parts = ShadowClient.objects.filter(shadow__in=[each.pk for each in shadows], reward_microtokens__gt=0)
+    of_shadows = ShadowClient.objects.filter(shadow__in=[each.pk for each in shadows])
+    parts = of_shadows.filter(reward_microtokens__gt=0)
     for shadow, client, reward in parts.values_list("shadow", "number", "reward_microtokens").iterator(10_000):
         rewards[shadow][client] = reward
+    at_stake, slashed = {}, {}
+    if any(each.get("stake") for each in (simulation.config, *(shadow.specification for shadow in shadows))):
+        stakes = Account.objects.filter(ledger__in=ledgers, name__startswith="stake:").order_by().values("ledger")
+        at_stake = dict(stakes.annotate(sum=Sum("balance")).values_list("ledger", "sum"))
+        lost = of_shadows.order_by().values("shadow").annotate(sum=Sum("slashed_microtokens"))
+        slashed = dict(lost.values_list("shadow", "sum"))
+        slashed[None] = sum(client["slashed_microtokens"] for client in everyone)
 
-    def economy(ledger_id: int, pool_kind: str, **values: Any) -> Economy:
+    def economy(ledger_id: int, specification: Mapping[str, Any], **values: Any) -> Economy:
         burned, treasury, minted = (held[ledger_id].get(name, 0) for name in ("burn", TREASURY, MINT))
-        known = kinds.family("pool").get(pool_kind)
-        endowed = known is not None and "endowed" in known.traits
-        return Economy(burned=burned, treasury=treasury, minted=-minted, is_endowed=endowed, **values)
+        known = kinds.family("pool").get(specification["pool"]["kind"])
+        return Economy(
+            burned=burned,
+            treasury=treasury,
+            minted=-minted,
+            is_endowed=known is not None and "endowed" in known.traits,
+            slashed=slashed.get(values["pk"], 0),
+            slashed_to=specification.get("slashed_to", "treasury"),
+            at_stake=at_stake.get(ledger_id, 0),
+            **values,
+        )
 
     paying = economy(
         simulation.ledger_id,
-        simulation.configuration["pool"]["kind"],
+        simulation.configuration,
         number=0,
         pk=None,
         label=PAYING,
@@ -148,7 +177,7 @@ def _economies(
     return [paying] + [
         economy(
             each.ledger_id,
-            each.specification["pool"]["kind"],
+            each.specification,
             number=each.number,
             pk=each.pk,
             label=each.label,
@@ -301,7 +330,8 @@ def _points(rounds_done: int) -> list[int]:
 def _curves(simulation: Simulation, economies: Sequence[Economy], places: Sequence[int]) -> list[list[int | None]]:
     """What each economy has paid up to some rounds, micro-tokens; None where it has not come so far yet.
 
-    A shadow keeps the sum of its pools and what its treasury holds; what is gone of them was paid or burned.
+    A shadow keeps the sum of its pools, what its treasury holds and what stakes lost; what is gone of them was paid or
+    burned.
     """
     span, last = (F("number") + places[1] - 1) / places[1], places[-1]
     paid = F("pool_microtokens") - F("treasury_microtokens") - F("burned_microtokens")
@@ -313,10 +343,12 @@ def _curves(simulation: Simulation, economies: Sequence[Economy], places: Sequen
         return found
     gone: dict[Any, dict[int, int]] = defaultdict(dict)
     rows = ShadowRound.objects.filter(shadow__in=[each.pk for each in shadows], number__in=places)
-    money = ("economy_state__money__pools", "economy_state__money__treasury")
-    endowments = {each.pk: each.minted for each in shadows if each.is_endowed}
-    for shadow, number, pools, treasury in rows.values_list("shadow", "number", *money):
-        gone[shadow][number] = endowments.get(shadow, pools) - treasury
+    money = ("economy_state__money__pools", "economy_state__money__treasury", "economy_state__money__lost")
+    endowments = {each.pk: each.for_pools for each in shadows if each.is_endowed}
+    to_treasury = {each.pk for each in shadows if each.slashed_to == "treasury"}
+    for shadow, number, pools, treasury, lost in rows.values_list("shadow", "number", *money):
+        from_stakes = sum((lost or {}).values()) if shadow in to_treasury else 0
+        gone[shadow][number] = endowments.get(shadow, pools) + from_stakes - treasury
     burned_in: dict[Any, dict[int, int]] = defaultdict(dict)
     if burns := [each.pk for each in shadows if each.burned]:
         of_rounds = ShadowRound.objects.filter(shadow__in=burns, number__lte=last).order_by().annotate(span=span)
@@ -343,11 +375,15 @@ def _flow(economy: Economy) -> list[dict[str, Any]]:
     largest = heapq.nsmallest(LARGEST, economy.rewards.items(), key=lambda each: (-each[1], each[0]))
     rest = sum(economy.rewards.values()) - sum(amount for _, amount in largest)
     others = sum(amount > 0 for amount in economy.rewards.values()) - len(largest)
+    to_treasury = economy.slashed_to == "treasury"
     ways = [
-        ("Mint", "Treasury", economy.minted),
+        ("Mint", "Treasury", economy.for_pools),
+        ("Mint", "Stakes", economy.at_stake + economy.slashed),
+        ("Stakes", "Treasury" if to_treasury else "Burned", economy.slashed),
+        ("Stakes", "Still at stake", economy.at_stake),
         *(("Treasury", f"Client {client}", amount) for client, amount in sorted(largest)),
         ("Treasury", f"{others:,} others", rest),
-        ("Treasury", "Burned", economy.burned),
+        ("Treasury", "Burned", economy.burned - (0 if to_treasury else economy.slashed)),
         ("Treasury", "Kept", economy.treasury),
     ]
     return [{"from": giver, "to": taker, "amount": amount} for giver, taker, amount in ways if amount > 0]

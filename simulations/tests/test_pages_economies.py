@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incentives import ledger
+from simulations import repricing
 from simulations.models import Client, Shadow, ShadowClient, ShadowRound, Simulation
 from simulations.showing import fragments, ledgers_shown, waiting
+from simulations.tests import test_stakes
 from simulations.tests.cast import queued
 from simulations.tests.pages import attribute, by_id, elements, text
 from simulations.tests.test_economies import SHADOWS, recorded
@@ -112,6 +114,9 @@ def test_no_two_economies_of_a_page_have_the_same_line():
         "burned": 0,
         "treasury": 0,
         "minted": 0,
+        "slashed": 0,
+        "slashed_to": "treasury",
+        "at_stake": 0,
     }
     every = [
         ledgers_shown.Economy(number=number, is_endowed=False, rewards={}, **values)
@@ -149,6 +154,39 @@ def test_what_it_shows_is_what_the_rounds_paid():
     assert (wage["num_paid"], wage["dishonest"]) == (3, 0)
     sums = [sum(row["cells"][place]["tokens"] for row in shown["split"]) for place in range(5)]
     assert sums == [each.paid for each in shown["economies"]]
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_stakes_flow_from_the_mint_and_are_lost_to_the_treasury_or_burned():
+    """With a pool that was minted before round 1, too; the oracle sums the rewards of each round."""
+    simulation = test_stakes.recorded()
+    repricing.reprice(simulation, "as it is", {})
+    repricing.reprice(simulation, "endowed", {"pool": {"kind": "treasury", "tokens": 9.0, "rounds": 3}})
+    shown = ledgers_shown.context(simulation)
+    assert shown["is_staked"]
+    curves = list(zip(*(paid for _, paid in shown["over_rounds"]), strict=True))
+    for shadow, curve in zip(simulation.shadows.order_by("number"), curves[1:], strict=True):
+        rounds = shadow.rounds.order_by("number").values_list("rewards", flat=True)
+        assert list(curve) == [0, *accumulate(sum(rewards) for rewards in rounds)], shadow.label
+    lost = sum(simulation.clients.values_list("slashed_microtokens", flat=True))
+    for number, taker in ((0, "Treasury"), (1, "Burned"), (5, "Treasury")):
+        flow = {(way["from"], way["to"]): way["amount"] for way in ledgers_shown.context(simulation, number)["flow"]}
+        row = shown["summary"][number]["economy"]
+        assert flow["Mint", "Stakes"] == 20_000_000 == row.at_stake + row.slashed
+        assert flow["Stakes", taker] == row.slashed > 0
+        assert flow["Stakes", "Still at stake"] == row.at_stake
+        rounds = simulation.shadows.get(number=number).rounds if number else simulation.rounds
+        assert flow["Treasury", "Burned"] == sum(rounds.values_list("burned_microtokens", flat=True))
+        for name in ("Treasury", "Stakes"):
+            into, out = (sum(each for ways, each in flow.items() if ways[end] == name) for end in (1, 0))
+            assert into == out
+        assert number or row.slashed == lost
+        assert flow["Mint", "Treasury"] == (9_000_000 if number == 5 else 12_000_000)
+    assert ("Mint", "Stakes") not in {(way["from"], way["to"]) for way in ledgers_shown.context(simulation, 2)["flow"]}
+    html = get(f"/simulations/{simulation.pk}/")
+    assert ">At stake</th>" in html
+    assert "Still at stake" in html
 
 
 @pytest.mark.django_db

@@ -137,10 +137,10 @@
     series: series.map((one) => ({ type: "bar", name: one.name, data: one.values, barCategoryGap: "12%", itemStyle: { color: one.colour, borderRadius: [2, 2, 0, 0] }, emphasis: { disabled: true } })),
   });
 
-  // From whom to whom: rows of giver, taker and tokens. Amber is burned, grey is kept.
+  // From whom to whom: rows of giver, taker and tokens. Amber is burned, grey is kept, blue is at stake.
   const flow = (figure, table) => {
     const ways = [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.dataset.value));
-    const shades = { Burned: "doubt", Kept: "quiet", Mint: "ink", Treasury: "ink" };
+    const shades = { Burned: "doubt", Kept: "quiet", Mint: "ink", Treasury: "ink", Stakes: "second", "Still at stake": "second" };
     const names = [...new Set(ways.flatMap(([giver, taker]) => [giver, taker]))];
     return {
       xAxis: { show: false },
