@@ -19,6 +19,7 @@ urlpatterns = [
     path("simulations/<int:simulation_id>/clients/<int:number>/", views.client, name="client"),
     path("simulations/<int:simulation_id>/economies/", views.economies, name="economies"),
     path("simulations/<int:simulation_id>/economies/clients/", views.economies_clients, name="economies_clients"),
+    path("simulations/<int:simulation_id>/detectors/", views.detectors, name="detectors"),
     path("simulations/<int:simulation_id>/reprice/", views.reprice, name="reprice"),
     path("simulations/<int:simulation_id>/recompute/", views.recompute, name="recompute"),
     path("simulations/<int:simulation_id>/audit/", views.audit, name="audit"),

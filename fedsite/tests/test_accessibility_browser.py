@@ -103,6 +103,7 @@ NO_PAGES = {
     *("simulations:recent", "simulations:stream", "simulations:place", "ledger:state"),  # parts
     *("simulations:estimate", "simulations:split", "simulations:economies", "simulations:recompute"),
     *("simulations:reprice", "simulations:audit", "simulations:cancel_audit"),
+    *("simulations:reprice", "simulations:detectors"),
     *("simulations:events", "ledger:export"),  # files
     *("simulations:cancel", "simulations:resume", "simulations:archive", "simulations:unarchive", "simulations:again"),
     *("create_token", "revoke_token", "logout"),

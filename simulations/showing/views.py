@@ -23,6 +23,7 @@ from simulations.running import audits, leases, lifecycle
 from simulations.running.folding import CannotFold, TookTooLong
 from simulations.showing import (
     auditing,
+    detectors_shown,
     fragments,
     ledgers_shown,
     payments,
@@ -223,6 +224,7 @@ def _simulation(request: HttpRequest, shown: Simulation, message: str = "", stat
         "economy_fields": economy_catalogue(),
         **_economies(request, shown),
         **auditing.context(request, shown),
+        **_detectors(request, shown),
     }
     return render(request, "simulations/simulation.html", context, status=status)
 
@@ -245,6 +247,23 @@ def economies(request: HttpRequest, simulation_id: int) -> HttpResponse:
     if not context["economies"]:
         return HttpResponse(status=204)
     return render(request, "simulations/_economies_update.html", context)
+
+
+def _detectors(request: HttpRequest, shown: Simulation) -> dict:
+    return detectors_shown.context(shown, request.GET.get("watch"), request.GET.get("detector"))
+
+
+@never_cache
+@require_safe
+def detectors(request: HttpRequest, simulation_id: int) -> HttpResponse:
+    """The page's part about detectors and stakes; with `?parts=1` only what changes as rounds are paid."""
+    shown = found(request, simulation_id)
+    context = {"simulation": shown, **_detectors(request, shown)}
+    if not request.GET.get("parts"):
+        return render(request, "simulations/_detectors.html", context)
+    if not context.get("is_watched"):
+        return HttpResponse(status=204)
+    return render(request, "simulations/_detectors_update.html", context)
 
 
 @never_cache
