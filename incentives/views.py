@@ -9,6 +9,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.paginator import Paginator
+from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils.module_loading import import_string
@@ -18,6 +19,7 @@ from django.views.decorators.http import require_safe
 import kinds
 from incentives import sight, verified
 from incentives.export import FORMATS
+from incentives.ledger import client_account, stake_account
 from incentives.models import Transaction
 
 TRANSFER_ROWS = 50
@@ -91,7 +93,10 @@ def transaction(request: HttpRequest, name: str, sequence: int) -> HttpResponse:
         "client": _client(client or ""),
     }
     if payment and payment.get("client"):
-        context["own_transfer"] = transfers.filter(credit_account__client=payment["client"]["number"]).first()
+        number = payment["client"]["number"]
+        at_stake = stake_account(number)
+        to_it = Q(credit_account__name__in=(client_account(number), at_stake))
+        context["own_transfers"] = transfers.filter(to_it | Q(debit_account__name=at_stake))
     return render(request, "incentives/transaction.html", context)
 
 

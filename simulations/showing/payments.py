@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from django.core.paginator import Paginator
@@ -21,11 +23,13 @@ from incentives.coalitions import Table, read
 from incentives.memo import Facts, Paid
 from incentives.models import Evidence, Transaction, Verified
 from incentives.rewards import MICROTOKENS
+from incentives.specification import Specification
 from simulations import economies, records, repricing
 from simulations.config import PAYING
 from simulations.models import Round, Shadow, ShadowRound, Simulation
 from simulations.running.folding import CannotFold
 from simulations.showing import waiting, wording
+from simulations.showing.detectors_shown import over
 from simulations.showing.ledgers_shown import MOST_ECONOMIES, differences
 
 SHARE_ROWS = 50
@@ -77,7 +81,9 @@ def explained(posted: Transaction, client: str | None, page: str | None) -> dict
         "words": wording.short(economy["game"]) if shadow or simulation.scheme >= 3 else "fedavg",
     }
     place = _place(facts, paid, client)
-    context |= _share_of(simulation, economy, facts, paid, place)
+    before = _state_before(simulation, shadow, number)
+    context |= _share_of(simulation, economy, facts, paid, before, place)
+    context |= _stake_of(simulation, shadow, economy, facts, paid, place)
     context["others"] = _other_economies(simulation, posted, number, place, len(facts.cohort), parts)
     context["shares"], context["page"] = _shares(facts, paid, page)
     if told and economy["valuation"]["kind"] == "shapley" and _is_listed(told, facts.cohort[place]):
@@ -169,16 +175,31 @@ def _tokens(microtokens: int) -> str:
 # Share
 
 
-def weights_of(
-    rule: Mapping[str, Any], contributions: Sequence[float], sent: Sequence[bool], place: int = 0
-) -> tuple[str, str, list[float]] | None:
-    """A built-in rule's share of the pool in symbols, the same with the numbers of who is at a place put in, and
-    everybody's weight, as floats; None for a rule that is not known here. c is a contribution, c+ one above 0 of who
-    sent something and else 0, n how many sent something. Where all weights are 0, nobody gets anything."""
+@dataclass(frozen=True)
+class Share:
+    """A rule's shares of the pool, as floats."""
+
+    symbols: str  # c is a contribution, c+ one above 0 of who sent something and else 0, n how many sent something
+    numbers: str  # the same with those of one client put in
+    weights: list[float]  # everybody's
+    of: float  # that each is divided by; where it is 0, nobody gets anything
+
+
+def share_of(
+    rule: Mapping[str, Any],
+    contributions: Sequence[float],
+    sent: Sequence[bool],
+    place: int = 0,
+    *,
+    reputations: Sequence[int] = (),
+    discounts: Sequence[float] = (),
+) -> Share | None:
+    """A built-in rule's, of who is at a place; None for a rule that is not known here. `reputations`: before the round,
+    in millionths, and `discounts`, from 0 to 1, as the rules of these names have them."""
     gains = [max(0.0, each) if here else 0.0 for each, here in zip(contributions, sent, strict=True)]
     total, workers, gain = math.fsum(gains), sum(sent), gains[place]
     match rule["kind"]:
-        case "proportional":
+        case "proportional" | "slashing":
             symbols, weights = "c+ / Σ c+", gains
         case "equal":
             symbols, weights = "1 / n for each who sent something", [float(each) for each in sent]
@@ -186,12 +207,13 @@ def weights_of(
             wage = rule["share"]
             if not total:
                 numbers = f"{wage:g} / {workers:,}" if sent[place] else "0"
-                return f"{wage:g} / n, and no bonus where Σ c+ = 0", numbers, [float(each) for each in sent]
+                symbols = f"{wage:g} / n, and no bonus where Σ c+ = 0"
+                return Share(symbols, numbers, [wage * each for each in sent], workers)
             weights = [
                 here * wage * total / workers + (1 - wage) * each for each, here in zip(gains, sent, strict=True)
             ]
             numbers = f"({wage:g} / {workers:,} + {1 - wage:g} × {gain:.8g} / {total:.8g})" if sent[place] else "0"
-            return f"({wage:g} / n + {1 - wage:g} × c+ / Σ c+)", numbers, weights
+            return Share(f"({wage:g} / n + {1 - wage:g} × c+ / Σ c+)", numbers, weights, math.fsum(weights))
         case "top_k":
             least = sorted(gains, reverse=True)[min(rule["k"], len(gains)) - 1] if gains else 0.0
             symbols = f"c+ / Σ c+ among the {rule['k']:,} largest, 0 for others"
@@ -205,7 +227,7 @@ def weights_of(
             of_all = math.fsum(weights)
             numbers = f"exp(({contributions[place]:.8g} − {best:.8g}) / {scale:.8g}) / {of_all:.8g}"
             symbols = f"exp((c − largest c) / s) / Σ of them, s = {rule['temperature']:g} × largest |c|"
-            return symbols, numbers.replace("(-", "(−") if sent[place] else "0", weights
+            return Share(symbols, numbers.replace("(-", "(−") if sent[place] else "0", weights, of_all)
         case "winner_takes_all":
             most = max(gains, default=0.0)
             symbols, weights = (
@@ -216,10 +238,20 @@ def weights_of(
             power, best = rule["exponent"], max(gains, default=0.0) or 1.0
             weights = [(each / best) ** power if each else 0.0 for each in gains]
             numbers = f"({gain:.8g} / {best:.8g})^{power:g} / {math.fsum(weights):.8g}" if gain else "0"
-            return f"(c+ / largest c+)^{power:g} / Σ of them", numbers, weights
+            return Share(f"(c+ / largest c+)^{power:g} / Σ of them", numbers, weights, math.fsum(weights))
+        case "reputation" if reputations:
+            power = rule["power"]
+            weights = [each * (kept / MILLION) ** power for each, kept in zip(gains, reputations, strict=True)]
+            of_all = math.fsum(weights)
+            numbers = f"{gain:.8g} × {reputations[place] / MILLION:.6f}^{power:g} / {of_all:.8g}"
+            return Share(f"c+ × r^{power:g} / Σ of them", numbers, weights, of_all)
+        case "sybil_discount" if discounts:
+            weights = [each * kept for each, kept in zip(gains, discounts, strict=True)]
+            numbers = f"{gain:.8g} × {discounts[place]:.12g} / {total:.8g}"
+            return Share("c+ × d / Σ c+", numbers, weights, total)
         case _:
             return None
-    return symbols, f"{weights[place]:.8g} / {math.fsum(weights):.8g}", weights
+    return Share(symbols, f"{weights[place]:.8g} / {math.fsum(weights):.8g}", weights, math.fsum(weights))
 
 
 def _rank(gain: float, gains: Sequence[float]) -> float:
@@ -230,12 +262,19 @@ def _rank(gain: float, gains: Sequence[float]) -> float:
 
 
 def _share_of(
-    simulation: Simulation, economy: Mapping[str, Any], facts: Facts, paid: Paid, place: int
+    simulation: Simulation,
+    economy: Mapping[str, Any],
+    facts: Facts,
+    paid: Paid,
+    before: Mapping[str, Any],
+    place: int,
 ) -> dict[str, Any]:
     """A client's share of the pool: its formula with the numbers put in, before and after rounding."""
     rule, to_split = economy["reward_rule"], paid.pool - paid.burned
-    sent = facts.arrived if simulation.scheme >= 3 else [True] * len(facts.cohort)
-    found = weights_of(rule, paid.contributions, sent, place)
+    sent = facts.arrived if simulation.scheme >= 3 else (True,) * len(facts.cohort)
+    reputations = _reputations(before, facts) if rule["kind"] == "reputation" else []
+    discounts = _discounts(rule["by"], paid, sent) if rule["kind"] == "sybil_discount" else []
+    found = share_of(rule, paid.contributions, sent, place, reputations=reputations, discounts=discounts)
     client: dict[str, Any] = {
         "number": facts.cohort[place],
         "reward": paid.shares[place],
@@ -255,18 +294,126 @@ def _share_of(
     }
     if found is None:
         return context
-    symbols, numbers, weights = found
-    total = math.fsum(weights)
-    context["symbols"] = f"share = {'(pool − burned)' if paid.burned else 'pool'} × {symbols}"
-    is_bare_wage = rule["kind"] == "wage_bonus" and not any(each > 0 for each in paid.contributions)
-    if total:
-        exact = to_split * weights[place] / total * (rule["share"] if is_bare_wage else 1)
-        context["numbers"] = (
-            f"{_tokens(to_split)} × {numbers} = {exact / MICROTOKENS:,.8f}, to the unit {_tokens(paid.shares[place])}"
-        )
+    lines = [f"share = {'(pool − burned)' if paid.burned else 'pool'} × {found.symbols}"]
+    if any(found.weights):
+        exact = f"{to_split * found.weights[place] / found.of / MICROTOKENS:,.8f}"
+        lines.append(f"{_tokens(to_split)} × {found.numbers} = {exact}, to the unit {_tokens(paid.shares[place])}")
     else:
-        context["numbers"] = "nobody has a share, so the pool stays in the treasury"
+        lines.append("nobody has a share, so the pool stays in the treasury")
+    if reputations:
+        lines += reputation_formula(rule["decay"], facts.cohort[place], reputations[place], paid, sent, place)
+    elif discounts:
+        left = math.fsum(found.weights) / found.of if found.of else 0.0
+        lines.append(f"d = {DISCOUNTS[rule['by']]} = {discounts[place]:.12g}; all d leave {left:.2%} of the pool")
+    context["share"] = lines
     return context
+
+
+MILLION = 1_000_000  # of which reputations are whole parts
+DISCOUNTS = {
+    "replication": "2^−(Σ cosines above 0 with the others' updates)",
+    "foolsgold": "FoolsGold's weight of the updates sent so far",
+}
+
+
+def _state_before(simulation: Simulation, shadow: Shadow | None, number: int) -> Mapping[str, Any]:
+    """What the economy kept of the rounds before this one."""
+    rows: Any = shadow.rounds if shadow else simulation.rounds
+    found: Mapping[str, Any] | None = rows.filter(number=number - 1).values_list("economy_state", flat=True).first()
+    return found or {}
+
+
+def _reputations(state: Mapping[str, Any], facts: Facts) -> list[int]:
+    """Of the cohort, in millionths; see incentives.rules."""
+    known = state.get("reward_rule", {}).get("reputation", {})
+    return [int(known.get(str(client), MILLION)) for client in facts.cohort]
+
+
+def reputation_formula(
+    decay: float, client: int, reputation: int, paid: Paid, sent: Sequence[bool], place: int
+) -> list[str]:
+    """What becomes of a reputation, in millionths."""
+    gains = [max(0.0, each) if here else 0.0 for each, here in zip(paid.contributions, sent, strict=True)]
+    after = paid.state.get("reward_rule", {}).get("reputation", {}).get(str(client), MILLION)
+    earned = f"min(1, {gains[place]:.8g} × {sum(sent):,} / {math.fsum(gains):.8g})" if any(gains) else "0"
+    numbers = f"{decay:g} × {reputation:,} + {1 - decay:g} × {MILLION:,} × {earned}"
+    return [
+        f"r = {reputation:,} millionths before the round",
+        f"after it {decay:g} × r + {1 - decay:g} × min(1, c+ × n / Σ c+) = {numbers} = {after:,} millionths",
+    ]
+
+
+def _discounts(by: str, paid: Paid, sent: Sequence[bool]) -> list[float]:
+    """Of the cohort, from the products that its economy asked for; empty where they are not kept."""
+    import numpy as np  # takes 13 MB, which a site does without until somebody looks
+
+    from incentives.detectors import foolsgold_weights, replication_discounts
+    from incentives.products import unpack
+
+    content = Evidence.objects.filter(sha256=paid.products_sha256 or "").values_list("content", flat=True).first()
+    if content is None:
+        return []
+    _, products = unpack(bytes(content))
+    here = np.asarray(sent, np.bool_)
+    found = (
+        foolsgold_weights(products["summed"], here)
+        if by == "foolsgold"
+        else replication_discounts(products["updates"], here)
+    )
+    discounts: list[float] = found.tolist()
+    return discounts
+
+
+# Stake
+
+
+def _stake_of(
+    simulation: Simulation, shadow: Shadow | None, economy: Mapping[str, Any], facts: Facts, paid: Paid, place: int
+) -> dict[str, Any]:
+    """What detectors say of a client, and what its stake loses, with the numbers put in; no `stake` where it has none.
+    See incentives.fold."""
+    client = facts.cohort[place]
+    found: dict[str, Any] = {
+        "scores": [(wording.kind("detector", name), scores[place]) for name, scores in paid.scores.items()]
+    }
+    if paid.slashed is None:
+        return found
+    specification = Specification.from_dict(shadow.specification if shadow else simulation.config)
+    lost = paid.slashed[place]
+    after = economies.stakes_of(simulation, specification).get(client, 0)
+    after -= paid.state.get("money", {}).get("lost", {}).get(str(client), 0)
+    before = after + lost
+    lines, asked = [f"at stake before the round = {_tokens(before)}"], []
+    for entry in specification.slashing:
+        name, above, share = entry["detector"].kind, entry["above"], entry["share"]
+        score, label = paid.scores[name][place], wording.kind("detector", name)
+        if score > above:
+            asked.append(int(Fraction(str(share)) * before))
+            told = f"{label} {over(score, above)} is above {above:g}"
+            lines.append(f"{told}: {share:g} × {_tokens(before)}, rounded down = {_tokens(asked[-1])}")
+        else:
+            lines.append(f"{label} {score:.4f} is not above {above:g}")
+    by_rule = lost - sum(asked)
+    if specification.reward_rule.kind == "slashing":
+        lines.append(_slashed_by_rule(specification.reward_rule["rate"], facts, paid, place, max(0, by_rule)))
+        asked += [by_rule] if by_rule > 0 else []
+    elif by_rule > 0:
+        lines.append(f"the rule {wording.kind('rule', specification.reward_rule.kind)} takes {_tokens(by_rule)}")
+        asked.append(by_rule)
+    if asked:
+        lines.append(f"lost = {' + '.join(map(_tokens, asked))}, at most what is there = {_tokens(lost)}")
+    lines.append(f"at stake after the round = {_tokens(after)}")
+    return found | {"stake": lines, "lost": lost, "slashed_to": specification.slashed_to}
+
+
+def _slashed_by_rule(rate: float, facts: Facts, paid: Paid, place: int, taken: int) -> str:
+    contribution = paid.contributions[place]
+    if contribution >= 0 or not facts.arrived[place]:
+        return f"contribution {contribution:.8g} is not below 0"
+    sizes = f"{facts.num_examples[place]:,} / {sum(facts.num_examples):,}"
+    told = f"contribution {contribution:.8g} is below 0".replace("-", "−")
+    pool = _tokens(paid.pool - paid.burned)
+    return f"{told}: {rate:g} × {pool} × {sizes} examples, rounded down, at most what is there = {_tokens(taken)}"
 
 
 def _shares(facts: Facts, paid: Paid, page: str | None) -> tuple[list[dict[str, Any]], Any]:
@@ -284,6 +431,7 @@ def _shares(facts: Facts, paid: Paid, page: str | None) -> tuple[list[dict[str, 
                 "client": facts.cohort[place],
                 "contribution": value,
                 "reward": paid.shares[place],
+                "lost": paid.slashed[place] if paid.slashed else 0,
                 "harms": value < 0,
                 "zero": f"{zero:.2f}",
                 "left": f"{zero - width if value < 0 else zero:.2f}",

@@ -4,6 +4,7 @@ import math
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from django.db.models import F
 from django.test import Client as Browser
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import kinds
 from incentives import ledger
+from incentives.detectors import replication_discounts
 from incentives.economy import RuleFacts
 from incentives.memo import Paid
 from incentives.models import Evidence
@@ -23,6 +25,7 @@ from simulations.running import verifier
 from simulations.showing import payments
 from simulations.tests.pages import text
 from simulations.tests.test_economies import recorded
+from simulations.tests.test_stakes import recorded as staked
 from simulations.tests.test_verify_ledger import unguarded, verify  # noqa: F401
 
 RULES = [rule for rule in kinds.family("rule").values() if "/" not in rule.name]
@@ -50,22 +53,28 @@ def test_shares_before_rounding_are_those_of_the_rule(rule, data):
     contributions = [value if here else 0.0 for value, here in zip(contributions, sent, strict=True)]
     given_ = {name: parameter.default for name, parameter in rule.parameters.items()}
     pool, size = 1_000_003, len(contributions)
+    vectors = np.random.default_rng(size).normal(size=(size, 3)) * np.array(sent)[:, None]
     facts = RuleFacts(
         round_number=1,
         clients=tuple(range(1, size + 1)),
         contributions=tuple(contributions),
         num_examples=(1,) * size,
         sent=tuple(sent),
+        products={"updates": vectors @ vectors.T},
     )
-    shares = rule.load()(facts, pool, {}, **given_).shares
-    symbols, _, weights = payments.weights_of({"kind": rule.name, **given_}, contributions, sent)
-    total = math.fsum(weights)
-    if rule.name == "wage_bonus" and not any(value > 0 for value in contributions):
-        pool = int(given_["share"] * pool)
-    assert symbols
-    assert bool(total) == any(shares)
-    for weight, share in zip(weights, shares, strict=True):
-        assert share == pytest.approx(pool * weight / total if total else 0, abs=1.01)
+    reputations = data.draw(st.lists(st.integers(0, 10**6), min_size=size, max_size=size))
+    state = {"reputation": dict(zip(map(str, facts.clients), reputations, strict=True))}
+    shares = rule.load()(facts, pool, state if rule.name == "reputation" else {}, **given_).shares
+    told = payments.share_of(
+        {"kind": rule.name, **given_},
+        contributions,
+        sent,
+        reputations=reputations,
+        discounts=replication_discounts(facts.products["updates"], np.array(sent)).tolist(),
+    )
+    assert told.symbols
+    for weight, share in zip(told.weights, shares, strict=True):
+        assert share == pytest.approx(pool * weight / told.of if weight else 0, abs=2.01)
 
 
 # Four clients, of which the fourth sent nothing: contributions 0.5, 0.25, -0.25, 0. Each line worked by hand.
@@ -89,21 +98,97 @@ BY_HAND = [
     ({"kind": "winner_takes_all"}, 0, "1 / how many have the largest c+, 0 for others", "1 / 1", 1),
     ({"kind": "tullock", "exponent": 2.0}, 1, "(c+ / largest c+)^2 / Σ of them", "(0.25 / 0.5)^2 / 1.25", 0.2),
     ({"kind": "tullock", "exponent": 2.0}, 2, "(c+ / largest c+)^2 / Σ of them", "0", 0),
+    ({"kind": "slashing", "rate": 2.0}, 0, "c+ / Σ c+", "0.5 / 0.75", 2 / 3),
+    (  # reputations 0.5, 1, 1, 1: 0.125 of 0.375
+        {"kind": "reputation", "decay": 0.5, "power": 2.0},
+        0,
+        "c+ × r^2 / Σ of them",
+        "0.5 × 0.500000^2 / 0.375",
+        1 / 3,
+    ),
+    ({"kind": "sybil_discount", "by": "replication"}, 1, "c+ × d / Σ c+", "0.25 × 0.5 / 0.75", 1 / 6),
 ]
 
 
 @pytest.mark.parametrize(("rule", "place", "symbols", "numbers", "share"), BY_HAND)
 def test_a_share_is_told_with_the_numbers_that_give_it(rule, place, symbols, numbers, share):
-    told = payments.weights_of(rule, [0.5, 0.25, -0.25, 0.0], [True, True, True, False], place)
-    assert told[:2] == (symbols, numbers)
-    assert told[2][place] / math.fsum(told[2]) == pytest.approx(share, rel=1e-8)
+    told = payments.share_of(
+        rule,
+        [0.5, 0.25, -0.25, 0.0],
+        [True, True, True, False],
+        place,
+        reputations=[500_000, *[1_000_000] * 3],
+        discounts=[1.0, 0.5, 1.0, 0.0],
+    )
+    assert (told.symbols, told.numbers) == (symbols, numbers)
+    assert told.weights[place] / told.of == pytest.approx(share, rel=1e-8)
     in_python = numbers.replace("^", "**").replace("×", "*").replace("−", "-")
     assert eval(in_python, {"exp": math.exp}) == pytest.approx(share, rel=1e-6)
 
 
 def test_a_wage_without_a_bonus_is_told_by_the_share_of_the_pool_that_it_is():
-    told = payments.weights_of({"kind": "wage_bonus", "share": 0.2}, [-0.5, 0.0], [True, True], 0)
-    assert told == ("0.2 / n, and no bonus where Σ c+ = 0", "0.2 / 2", [1.0, 1.0])
+    told = payments.share_of({"kind": "wage_bonus", "share": 0.2}, [-0.5, 0.0], [True, True], 0)
+    assert told == payments.Share("0.2 / n, and no bonus where Σ c+ = 0", "0.2 / 2", [0.2, 0.2], 2)
+
+
+def tokens(pattern: str, said: str) -> list[int]:
+    """Micro-tokens of what a pattern finds."""
+    found = re.search(pattern, said)
+    assert found, said
+    return [round(float(each) * 1e6) for each in found.groups()]
+
+
+@pytest.mark.django_db
+@pytest.mark.database
+def test_what_a_stake_loses_is_told_with_the_numbers_that_give_it():
+    simulation = staked()
+    left = 5_000_000
+    for number in (1, 2, 3):
+        shown = page_of(simulation, number, query="?client=3")
+        part = Contribution.objects.get(round__number=number, client__number=3)
+        assert tokens(r"at stake before the round = ([\d.]+)", shown) == [left]
+        told = r"direction [\d.]+ is above 0\.5: 0\.25 × ([\d.]+), rounded down = ([\d.]+)"
+        stake, by_detector = tokens(told, shown)
+        assert (stake, by_detector) == (left, left // 4)
+        harm = r"is below 0: 1 × ([\d.]+) × ([\d,]+) / ([\d,]+) examples, rounded down, at most .*? = ([\d.]+)"
+        if part.value < 0:
+            pool, size, total, taken = (float(each.replace(",", "")) for each in re.search(harm, shown).groups())
+            by_rule = min(left - by_detector, int(pool * 1e6 * size / total))
+            assert round(taken * 1e6) == by_rule
+        else:
+            assert "is not below 0" in shown
+            by_rule = 0
+        assert part.slashed_microtokens == by_detector + by_rule
+        left -= part.slashed_microtokens
+        assert tokens(r"at stake after the round = ([\d.]+)", shown) == [left]
+        assert f"stake:3 → treasury, {part.slashed_microtokens:,} micro-tokens" in shown
+    assert "client:3 → stake:3, 5,000,000 micro-tokens" in page_of(simulation, 1, query="?client=3")
+    assert "direction" in page_of(simulation, query="?client=1")
+    assert re.search(r"direction [\d.]+ is not above 0\.5", page_of(simulation, query="?client=1"))
+    assert "norm 0." in page_of(simulation, shadow=1, query="?client=3")
+
+
+@pytest.mark.django_db
+def test_a_reputation_and_a_discount_are_told_with_the_numbers_that_give_them():
+    simulation = staked()
+    for number in (1, 2, 3):
+        shown = page_of(simulation, number, shadow=2, query="?client=1")
+        states = simulation.shadows.get(number=2).rounds.order_by("number").values_list("economy_state", flat=True)
+        kept = [1_000_000, *(each["reward_rule"]["reputation"].get("1", 1_000_000) for each in states)]
+        assert f"r = {kept[number - 1]:,} millionths before the round" in shown
+        formula = re.search(r"= (0\.5 × [\d,]+ \+ 0\.5 × 1,000,000 × min\(1, .*?\)) = ([\d,]+) millionths", shown)
+        numbers, after = (each.replace(",", "").replace("min(1 ", "min(1, ") for each in formula.groups())
+        assert int(after) == kept[number] == round(eval(numbers.replace("×", "*"), {"min": min}))
+        exact, paid = tokens(r"= ([\d.]+), to the unit ([\d.]+)", shown)
+        assert abs(exact - paid) <= 1
+        for client in (1, 2, 3, 4):
+            shown = page_of(simulation, number, shadow=3, query=f"?client={client}")
+            if "nobody has a share" not in shown:
+                exact, paid = tokens(r"= ([\d.]+), to the unit ([\d.]+)", shown)
+                assert abs(exact - paid) <= 2, (number, client)
+            assert "d = FoolsGold's weight of the updates sent so far = " in shown
+    Evidence.objects.filter(sha256=simulation.shadows.get(number=3).rounds.get(number=3).products_sha256).delete()
+    assert "to split; the rule gives" in page_of(simulation, 3, shadow=3)
 
 
 @pytest.mark.parametrize(
