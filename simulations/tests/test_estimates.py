@@ -1,5 +1,6 @@
 """What a run will need is known before it starts, and nothing starts that needs more than there is."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -12,7 +13,7 @@ from django.conf import settings
 
 import kinds
 from fedsite.tests.machine import PROJECT
-from simulations import estimates
+from simulations import durations, estimates
 from simulations.config import SimulationConfig
 from simulations.durations import size_of
 from simulations.models import Simulation
@@ -166,3 +167,40 @@ def test_a_limit_of_the_shell_gives_the_same_sentence():
     )
     assert event["kind"] == "failed"
     assert event["message"].startswith(SENTENCE)
+
+
+def test_updates_that_wait_for_conspirators_and_noisy_inputs_are_memory():
+    crowd = {"dataset": "mnist", "num_clients": 200, "valuation": "none"}
+    honest, mimic, valued = (
+        estimates.memory(SimulationConfig.from_dict(crowd | more))
+        for more in ({}, {"behaviours": {"3": {"kind": "mimic"}}}, {"valuation": "leave_one_out"})
+    )
+    assert honest.updates < valued.updates / 10
+    assert mimic.updates == valued.updates
+    both = {"valuation": "leave_one_out", "population": [{"share": 0.1, "kind": "alie"}]}
+    twice = estimates.memory(SimulationConfig.from_dict(crowd | both))
+    assert twice.updates == pytest.approx(2 * valued.updates, rel=0.05)
+    noisy = {"population": [{"share": 0.5, "kind": "feature_noise"}]}
+    images = 4 * 28 * 28 * 60_000
+    assert estimates.memory(SimulationConfig.from_dict(crowd | noisy)).data == honest.data + round(1.5 * images)
+
+
+def test_identities_are_rows_and_who_trains_nothing_takes_no_time():
+    def config(**behaviours):
+        return SimulationConfig.from_dict({"dataset": "mnist", "valuation": "none", "behaviours": behaviours})
+
+    copies = config(**{"2": {"kind": "sybil_copy", "identities": 11}})
+    assert copies.cohort_size == 20
+    assert estimates.rows(copies) == estimates.rows(dataclasses.replace(config(), num_clients=20))
+    honest, replay, half, group = (
+        durations.of_phases(each)["train"]
+        for each in (
+            config(),
+            config(**{str(client): {"kind": "replay"} for client in range(1, 6)}),
+            config(**{str(client): {"kind": "less_data", "fraction": 0.5} for client in range(1, 6)}),
+            config(**{"1": {"kind": "collusion", "group": [1, 2, 3, 4, 5]}}),
+        )
+    )
+    assert replay == pytest.approx(0.5 * honest, rel=0.2)
+    assert half == pytest.approx(0.75 * honest, rel=0.1)
+    assert group == pytest.approx(0.6 * honest, rel=0.2)
