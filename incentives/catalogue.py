@@ -5,12 +5,20 @@ Adding one is a function in its family's module and a `Kind` here.
 
 from __future__ import annotations
 
+from incentives import budgets
 from kinds import Kind, choice, number, register, whole
 
 # Traits of valuations, rules and detectors: `products`, it asks for products of the round's updates (see
 # incentives.products); besides, where these have to be kept from round to round: `summed`, `previous_step`.
 
-# Traits of valuations: `no_game`, it asks no coalition what it is worth.
+# Traits of valuations: `no_game`, it asks no coalition what it is worth. Its `cost` is a ValueError for parameters that
+# are too little for so many players.
+EVALUATIONS = whole(
+    None,
+    "Coalitions that are evaluated in a round; empty: 24 for each client, at least 240; all of them where it can",
+    minimum=2,
+    maximum=budgets.MOST_EVALUATIONS,
+)
 register(
     Kind(
         family="valuation",
@@ -26,6 +34,79 @@ register(
         source="Shapley 1953; Ghorbani & Zou 2019",
         code="incentives.valuation:SHAPLEY",
         cost=lambda n: 2**n,
+    ),
+    Kind(
+        family="valuation",
+        name="permutation",
+        label="Shapley by random orders",
+        help="Estimates Shapley values as mean marginal worth over random orders",
+        source="Castro et al. 2009, section 3",
+        code="incentives.valuation.sampling:permutation",
+        parameters={"evaluations": EVALUATIONS},
+        cost=budgets.of_orders,
+    ),
+    Kind(
+        family="valuation",
+        name="antithetic",
+        label="Shapley by orders and their reverses",
+        help="Estimates Shapley values from random orders, each with its reverse",
+        source="Mitchell et al. 2022",
+        code="incentives.valuation.sampling:antithetic",
+        parameters={"evaluations": EVALUATIONS},
+        cost=budgets.of_paired_orders,
+    ),
+    Kind(
+        family="valuation",
+        name="stratified",
+        label="Shapley by rotated orders",
+        help="Estimates Shapley values from orders in which everybody comes at each place equally often",
+        source="Castro et al. 2017, section 3; the rotations are ours",
+        code="incentives.valuation.sampling:stratified",
+        parameters={"evaluations": EVALUATIONS},
+        cost=budgets.of_orders,
+    ),
+    Kind(
+        family="valuation",
+        name="truncated_monte_carlo",
+        label="truncated Monte Carlo Shapley",
+        help="Estimates Shapley values from random orders, cut off where little is left to gain",
+        source="Ghorbani & Zou 2019, algorithm 1",
+        code="incentives.valuation.sampling:truncated_monte_carlo",
+        parameters={
+            "evaluations": EVALUATIONS,
+            "tolerance": number(
+                0.01, "What may be left of the round's gain where an order is cut off", minimum=0.0, maximum=1.0
+            ),
+        },
+        cost=budgets.of_orders,
+    ),
+    Kind(
+        family="valuation",
+        name="gtg_shapley",
+        label="GTG-Shapley",
+        help="Estimates Shapley values from orders in which clients take turns to come first, cut off likewise",
+        source="Liu et al. 2022, algorithm 1",
+        code="incentives.valuation.sampling:gtg_shapley",
+        parameters={
+            "evaluations": EVALUATIONS,
+            "round_tolerance": number(
+                0.001, "A round that changes the utility by no more is worth nothing", minimum=0.0, maximum=1e6
+            ),
+            "tolerance": number(
+                0.001, "Utility that may be left to gain where an order is cut off", minimum=0.0, maximum=1e6
+            ),
+        },
+        cost=budgets.of_orders,
+    ),
+    Kind(
+        family="valuation",
+        name="complementary",
+        label="Shapley by complementary contributions",
+        help="Estimates Shapley values from coalitions, each against all who are not in it",
+        source="Zhang et al. 2023, section 4",
+        code="incentives.valuation.sampling:complementary",
+        parameters={"evaluations": EVALUATIONS},
+        cost=budgets.of_sizes,
     ),
     Kind(
         family="valuation",

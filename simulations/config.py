@@ -173,6 +173,12 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
             errors["valuation"] = (
                 f"exact shapley needs rounds of at most {EXACT_LIMIT} clients; this one has {self.cohort_size}"
             )
+        cost = economy.valuation.description.cost
+        if "evaluations" in economy.valuation.parameters and "/" not in economy.valuation.kind and cost is not None:
+            try:
+                cost(self.cohort_size, **economy.valuation.parameters)
+            except ValueError as error:
+                errors["valuation.evaluations"] = str(error)
         compares = self.strategy.has("robust") and self.strategy.has("weighted_sum")
         if economy.asks_game and economy.game == "server" and compares and self.cohort_size > MOST_COMPARED:
             errors["game"] = (

@@ -57,6 +57,10 @@ class Recorded:
             self._known.update(zip(new, values.tolist(), strict=True))
         return np.array([self._known[key] for key in keys], dtype=np.float64)
 
+    def __len__(self) -> int:
+        """Coalitions that were evaluated."""
+        return len(self._known)
+
     def table(self) -> dict[bytes, float]:
         """A copy: packed coalitions and their utilities, in order of evaluation."""
         return dict(self._known)
