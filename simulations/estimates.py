@@ -125,7 +125,7 @@ class Estimate:
     memory_bytes: int
     rows: int
     coalitions: int
-    tokens: float | None  # over all rounds: of a fixed pool at most, of an improvement about; None: nobody knows before
+    tokens: float | None  # over all rounds at most, of an improvement about; None: nobody knows before
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -37,6 +37,18 @@ from training.behaviours import FROM_ROUND, TO_ROUND
 FIRST = ("num_clients", "num_rounds", "partition", "valuation")  # beside the button; all others are under More
 
 
+def _key(name: str) -> str:
+    """A field's name as part of an id."""
+    return name.replace(".", "-").replace("/", "-")
+
+
+def _label_in_full(name: str) -> str:
+    """Of a kind's parameter with the label of the choice that it belongs to."""
+    of_choice, _, parameter = name.partition(".")
+    label = wording.label(of_choice)
+    return f"{label}, {wording.label(parameter.rpartition('.')[2]).lower()}" if parameter else label
+
+
 @dataclass(frozen=True, kw_only=True)
 class FormField:
     """One field as the template needs it; `value` and `default` are text, as a browser sends it."""
@@ -58,8 +70,7 @@ class FormField:
 
     @property
     def key(self) -> str:
-        """Its name as part of an id."""
-        return self.name.replace(".", "-").replace("/", "-")
+        return _key(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +142,12 @@ class StartForm:
     def is_open(self) -> bool:
         """Whether the fields under More are shown: when one of them is wrong."""
         return any(name.partition(".")[0] not in (*FIRST, "preset") for name in self.errors)
+
+    @property
+    def wrong(self) -> list[tuple[str, str]]:
+        """Labels and keys of the fields that are wrong, in the form's order."""
+        names = ["preset", *FIRST, *(name for name in self.texts if name not in FIRST)]
+        return [(_label_in_full(name), _key(name)) for name in names if name in self.errors]
 
     @property
     def elsewhere(self) -> dict[str, str]:

@@ -267,8 +267,8 @@ def _who_got_what(
     for name, numbers in groups.items():
         held = [sum(each.rewards.get(number, 0) for number in numbers) for each in economies]
         cells = [
-            {"tokens": amount, **_level(amount / total if total else None)}
-            for amount, total in zip(held, totals, strict=True)
+            {"economy": each.number, "tokens": amount, **_level(amount / total if total else None)}
+            for each, amount, total in zip(economies, held, totals, strict=True)
         ]
         found.append({"name": name, "count": len(numbers), "cells": cells, **said[name]})
     return found
@@ -310,7 +310,7 @@ def clients_page(simulation: Simulation, page: str | None, sort: str | None) -> 
         "rows": [
             {
                 "number": number,
-                "rewards": [rewards.get((place, number), 0) for place, _ in columns],
+                "rewards": [(place, rewards.get((place, number), 0)) for place, _ in columns],
                 **wording.behaviour(simulation, dict(clients[number])),
             }
             for number in numbers

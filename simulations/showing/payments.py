@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from django.core.paginator import Paginator
+from django.http import Http404
 from django.urls import reverse
 
 import kinds
@@ -80,12 +81,15 @@ def explained(posted: Transaction, client: str | None, page: str | None) -> dict
         "coalitions": told.count,
         "words": wording.short(economy["game"]) if shadow or simulation.scheme >= 3 else "fedavg",
     }
-    place = _place(facts, paid, client)
+    context["shares"], context["page"] = _shares(facts, paid, page)
+    place, context["not_there"] = _place(simulation, facts, paid, client)
+    if place is None:
+        return context
     before = _state_before(simulation, shadow, number)
     context |= _share_of(simulation, economy, facts, paid, before, place)
     context |= _stake_of(simulation, shadow, economy, facts, paid, place)
+    context["worth"] = told and worth_formula(economy["valuation"]["kind"], told, facts.cohort[place])
     context["others"] = _other_economies(simulation, posted, number, place, len(facts.cohort), parts)
-    context["shares"], context["page"] = _shares(facts, paid, page)
     if told and economy["valuation"]["kind"] == "shapley" and _is_listed(told, facts.cohort[place]):
         query = f"?economy={context['economy_number']}&round={number}&client={facts.cohort[place]}"
         context["marginals"] = reverse("simulations:marginals", args=[simulation.pk]) + query
@@ -108,11 +112,37 @@ def _is_listed(told: Table, client: int) -> bool:
     return n <= MOST_PLAYERS and told.count == 2**n and client in told.players
 
 
-def _place(facts: Facts, paid: Paid, client: str | None) -> int:
-    """Of the client in the cohort: the one that is asked for, else the one with the largest share."""
-    if client and client.isascii() and client.isdigit() and len(client) < 10 and int(client) in facts.cohort:
-        return facts.cohort.index(int(client))
-    return max(range(len(paid.shares)), key=lambda place: (paid.shares[place], -place))
+def _place(simulation: Simulation, facts: Facts, paid: Paid, client: str | None) -> tuple[int | None, str]:
+    """In the cohort, of the client that is asked for, else of the one with the largest share; None, with a sentence,
+    where who is asked for was not in the round. Http404 for a client that the simulation does not have."""
+    if not client:
+        return max(range(len(paid.shares)), key=lambda place: (paid.shares[place], -place)), ""
+    number = int(client) if client.isascii() and client.isdigit() and len(client) < 10 else 0
+    if number in facts.cohort:
+        return facts.cohort.index(number), ""
+    if not simulation.clients.filter(number=number).exists():
+        raise Http404(f"{simulation} has no such client")
+    return None, f"Client {number:,} was not in round {facts.round_number:,}"
+
+
+def worth_formula(valuation: str, told: Table, client: int) -> str:
+    """A contribution that is the difference of two coalitions, with their worth put in; empty for what is none."""
+    if valuation not in ("leave_one_out", "loss_improvement") or client not in told.players:
+        return ""
+    utilities, own = told.utilities(), 1 << told.players.index(client)
+    everyone = (1 << len(told.players)) - 1
+    if valuation == "leave_one_out":
+        symbols, more, less = f"V(N) − V(N without {client:,})", everyone, everyone ^ own
+    else:
+        symbols, more, less = f"V({client:,} alone) − V(nobody)", own, 0
+    if more not in utilities or less not in utilities:
+        return ""
+    numbers = f"{utilities[more]:.8f} − ({utilities[less]:.8f})".replace("-", "−")
+    return f"{symbols} = {numbers} = {_signed(utilities[more] - utilities[less])}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.8f}".replace("-", "−")
 
 
 # Pool

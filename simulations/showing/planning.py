@@ -30,7 +30,7 @@ class Estimated(Schema):
     rows: int = Field(description="of the database, at most")
     coalitions: int = Field(description="that are evaluated over all rounds, at most")
     tokens: float | None = Field(
-        description="that all rounds pay: at most of a pool known before, about of an improvement; null where not known"
+        description="that all rounds pay: at most, of an improvement about; null where not known"
     )
     refused: dict[str, str] | None = Field(description="by field, why it would not be started; null where it would")
 

@@ -7,22 +7,21 @@ from functools import partial
 
 from django.core.paginator import Page, Paginator
 from django.db.models import F, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 import kinds
-from incentives.models import Transaction, Transfer
 from incentives.views import pieces
 from simulations import estimates, owners, paces, plugins, repricing
-from simulations.economies import transaction_key
-from simulations.models import UNFINISHED, Client, Contribution, Origin, Simulation, Status
+from simulations.models import UNFINISHED, Client, Origin, Simulation, Status
 from simulations.running import audits, leases, lifecycle
 from simulations.running.folding import CannotFold, TookTooLong
 from simulations.showing import (
     auditing,
+    client_shown,
     detectors_shown,
     fragments,
     ledgers_shown,
@@ -424,6 +423,9 @@ def client(request: HttpRequest, simulation_id: int, number: int) -> HttpRespons
     simulation = found(request, simulation_id)
     shown = get_object_or_404(Client, simulation=simulation, number=number)
     shown.simulation = simulation
+    told = client_shown.context(shown, _number(request.GET.get("economy")))
+    if told is None:
+        raise Http404("The simulation has no such economy")
     row = {"number": number, "holder": shown.holder, "behaviour": shown.behaviour}
     configured = {int(client): given for client, given in simulation.config["behaviours"].items()}
     holders, own = behaviours.holders(simulation.num_clients, configured), shown.holder or number
@@ -433,9 +435,7 @@ def client(request: HttpRequest, simulation_id: int, number: int) -> HttpRespons
         "identities": [identity for identity, holder in holders.items() if holder == own and identity != number],
         "last": simulation.num_clients + len(holders),
         "labels": [(label, count, _share(count, shown)) for label, count in enumerate(shown.label_counts)],
-        "parts": _newest_parts(shown),
-        "ledger": f"simulation-{simulation.pk}",
-        "transfers": _newest_transfers(shown),
+        **told,
         **wording.behaviour(simulation, row),
     }
     return render(request, "simulations/client.html", context)
@@ -443,23 +443,6 @@ def client(request: HttpRequest, simulation_id: int, number: int) -> HttpRespons
 
 def _share(count: int, client: Client) -> float:
     return count / client.num_examples if client.num_examples else 0.0
-
-
-def _newest_parts(client: Client) -> list[tuple[Contribution, int | None]]:
-    """Its part in each of its newest rounds, ascending, each with the number of the transaction that paid it."""
-    rows = client.contributions.select_related("round").defer("round__evidence")
-    parts = list(rows.order_by("-round__number")[: fragments.ROUND_ROWS])[::-1]
-    keys = [transaction_key(part.round.number) for part in parts]
-    posted = Transaction.objects.filter(ledger=client.simulation.ledger_id, key__in=keys)
-    sequences = dict(posted.values_list("key", "sequence"))
-    return [(part, sequences.get(key)) for part, key in zip(parts, keys, strict=True)]
-
-
-def _newest_transfers(client: Client) -> QuerySet[Transfer]:
-    ledger = client.simulation.ledger_id
-    transfers = Transfer.objects.filter(credit_account__ledger=ledger, credit_account__client=client.number)
-    rows = transfers.select_related("transaction__ledger", "debit_account")
-    return rows.order_by("-transaction__sequence")[:PAGE_ROWS]
 
 
 @require_POST

@@ -307,12 +307,14 @@ def memory(size: int) -> str:
 
 
 def most_tokens(config: SimulationConfig, tokens: float | None) -> str:
-    """What all rounds may pay, where something is paid."""
+    """What all rounds may pay, where something is paid. An improvement pays for the whole way to a loss of 0 at most,
+    from a beginning that is known about."""
     if not config.is_valued:
         return ""
     if tokens is None:
         return "tokens as it goes"
-    return f"{'at most' if config.pool.has('scheduled') else 'about'} {tokens:,.4g} tokens"
+    is_known = config.pool.has("scheduled") or tokens == config.budget_tokens
+    return f"at most {'' if is_known else 'about '}{tokens:,.4g} tokens"
 
 
 def machines(simulation: Simulation) -> list[str]:

@@ -276,11 +276,39 @@ def test_everybodys_share_can_be_asked_for():
     simulation = recorded()
     assert "Client 2 sent nothing" in page_of(simulation, query="?client=2")
     assert "No transfer: nothing was to be moved to it" in page_of(simulation, query="?client=2")
-    usual = page_of(simulation)
+    address = f"/ledger/transactions/simulation-{simulation.pk}/2/"
     for nonsense in ("99", "x", "²", "-1", "9" * 30):
-        assert (
-            re.search("Why did client .*?tokens", page_of(simulation, query=f"?client={nonsense}&shares=x"))[0] in usual
+        assert "a client or a transaction that does not exist" in get(f"{address}?client={nonsense}&shares=x", 404)
+
+
+@pytest.mark.django_db
+def test_who_was_not_in_the_round_is_told_so_and_no_other_share_is_shown_in_its_place():
+    simulation = recorded(0, fraction_fit=0.5)
+    cohort = set(Contribution.objects.filter(round__number=2).values_list("client__number", flat=True))
+    absent = min({1, 2, 3, 4} - cohort)
+    address = f"/ledger/transactions/simulation-{simulation.pk}/2/"
+    shown = text(parse_html(get(f"{address}?client={absent}")))
+    assert f"Client {absent} was not in round 2" in shown
+    assert "Why did client" not in shown
+    assert "Its share" not in shown
+    assert "All shares of round 2" in shown
+    assert "Why did client" in text(parse_html(get(f"{address}?client=")))
+
+
+@pytest.mark.django_db
+def test_what_is_the_difference_of_two_coalitions_is_told_with_their_worth():
+    """Who is left out, and who is alone: as the evidence has it, to the digits that are shown."""
+    ways = {"leave_one_out": r"V\(N\) − V\(N without 3\)", "loss_improvement": r"V\(3 alone\) − V\(nobody\)"}
+    for valuation, symbols in ways.items():
+        simulation = recorded(0, valuation=valuation)
+        told = re.search(symbols + r" = (\S+) − \((\S+)\) = (\S+)", page_of(simulation, query="?client=3"))
+        more, less, difference = (float(number.replace("−", "-")) for number in told.groups())
+        assert more - less == pytest.approx(difference, abs=2e-8)
+        assert difference == pytest.approx(
+            Contribution.objects.get(round__simulation=simulation, round__number=2, client__number=3).value, abs=1e-8
         )
+    assert "V(" not in page_of(simulation, query="?client=2"), "who sent nothing plays in no coalition"
+    assert "V(" not in page_of(recorded(0), query="?client=3")
 
 
 @pytest.mark.django_db

@@ -11,6 +11,7 @@ from kinds import ConfigError
 from simulations import estimates, paces
 from simulations.management.commands.run_simulation import add_fields, configuration
 from simulations.running import lifecycle
+from simulations.showing import wording
 
 
 class Command(BaseCommand):
@@ -37,18 +38,15 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(found.to_dict() | {"refused": refused}))
         else:
-            self.stdout.write(in_lines(found, is_scheduled=config.pool.has("scheduled")))
+            self.stdout.write(in_lines(found, wording.most_tokens(config, found.tokens) or "none"))
             for name, text in (refused or {}).items():
                 self.stderr.write(f"{name}: {text}")
         if refused:
             raise SystemExit(1)
 
 
-def in_lines(found: estimates.Estimate, *, is_scheduled: bool) -> str:
+def in_lines(found: estimates.Estimate, tokens: str) -> str:
     pace = f"by {found.paced_by} runs here" if found.paced_by else "nothing has run here yet"
-    tokens = (
-        "not known before" if found.tokens is None else f"{'at most' if is_scheduled else 'about'} {found.tokens:,.6g}"
-    )
     return "\n".join(
         f"{name:<12}{value}"
         for name, value in (
