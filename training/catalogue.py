@@ -467,7 +467,7 @@ register(
         help="Sends the mean of the honest updates less some of their standard deviations, so that it hides among them",
         source="Baruch et al. 2019",
         code="training.deviations:alie",
-        traits=frozenset({"untrained", "conspires"}),
+        traits=frozenset({"conspires"}),
         parameters={
             "z": number(
                 None,
@@ -484,7 +484,7 @@ register(
         help="Sends the opposite of the mean of the honest updates",
         source="Xie et al. 2020",
         code="training.deviations:ipm",
-        traits=frozenset({"untrained", "conspires"}),
+        traits=frozenset({"conspires"}),
         parameters={"tau": number(2.0, "how many times as large", minimum=0.0, maximum=1000.0)},
     ),
     Kind(
@@ -493,7 +493,7 @@ register(
         help="Sends what the first honest client sends, so that it counts twice",
         source="Karimireddy et al. 2022",
         code="training.deviations:mimic",
-        traits=frozenset({"untrained", "conspires"}),
+        traits=frozenset({"conspires"}),
     ),
     Kind(
         family="behaviour",

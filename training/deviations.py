@@ -84,17 +84,17 @@ def _normal(seen: Seen) -> Tensor:
 
 
 def alie(z: float | None) -> Behaviour:
-    """Sends, of the honest updates, mean - z standard deviations of each weight, all conspirators alike (Baruch et al.
-    2019). z None: the largest at which, of n clients with m conspirators, so many honest ones are further
-    off that the two are a majority: the normal quantile of (n - m - s) / (n - m), s = floor(n / 2 + 1) - m, at least
-    one, and never below 0."""
+    """Trains as it should, and sends, of the honest updates, mean - z standard deviations of each weight, all
+    conspirators alike (Baruch et al. 2019). z None: the largest at which, of n clients with m conspirators, so many
+    honest ones are further off that the two are a majority: the normal quantile of (n - m - s) / (n - m), where
+    s = floor(n / 2 + 1) - m, at least one, and never below 0."""
 
     def conspire(seen: Seen) -> Tensor:
         honest = seen.honest
         reach = largest_z(len(honest.updates), seen.num_conspiring) if z is None else z
         return (honest.mean - reach * honest.deviation).to(seen.step)
 
-    return Behaviour(trains=False, conspire=conspire)
+    return Behaviour(conspire=conspire)
 
 
 def largest_z(num_honest: int, num_conspiring: int) -> float:
@@ -105,18 +105,19 @@ def largest_z(num_honest: int, num_conspiring: int) -> float:
 
 
 def ipm(tau: float) -> Behaviour:
-    """Sends -tau times the mean of the honest updates (Xie et al. 2020, inner product manipulation)."""
-    return Behaviour(trains=False, conspire=lambda seen: (-tau * seen.honest.mean).to(seen.step))
+    """Trains as it should, and sends -tau times the mean of the honest updates (Xie et al. 2020, inner product
+    manipulation)."""
+    return Behaviour(conspire=lambda seen: (-tau * seen.honest.mean).to(seen.step))
 
 
 def mimic() -> Behaviour:
-    """Sends what one honest client sends, the first by number (Karimireddy et al. 2022); a zero update
-    where none is there."""
+    """Trains as it should, and sends what one honest client sends, the first by number (Karimireddy et al. 2022); a
+    zero update where none is there."""
 
     def conspire(seen: Seen) -> Tensor:
         return seen.honest.updates[0].clone() if seen.honest.updates else torch.zeros_like(seen.step)
 
-    return Behaviour(trains=False, conspire=conspire)
+    return Behaviour(conspire=conspire)
 
 
 def scaled(scale: float) -> Behaviour:

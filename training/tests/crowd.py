@@ -33,7 +33,7 @@ EVERYBODY = {
     16: {"kind": "replay", "from_round": 3},
 }
 HONEST = (1, 17, 18)
-UNTRAINED = (2, 3, 4, 5, 11, 12, 13)
+UNTRAINED = (2, 3, 4, 5)
 CROWD = config_for(num_clients=18, num_rounds=4, model="mlp", local_epochs=2, behaviours=EVERYBODY)
 MANY = config_for(
     num_clients=22,
