@@ -31,3 +31,13 @@ def of_paired_orders(n: int, *, evaluations: int | None = None, **_: Any) -> int
 def of_sizes(n: int, *, evaluations: int | None = None, **_: Any) -> int:
     """At least so many pairs of a coalition and its complement that everybody is in one of each size."""
     return _budget(n, evaluations, 2 + 2 * sum(-(-n // size) for size in range(1, n // 2 + 1)))
+
+
+def of_singles(n: int, *, evaluations: int | None = None, **_: Any) -> int:
+    """At least nobody, everybody, each alone, and everybody but each."""
+    return _budget(n, evaluations, 2 * n + 2)
+
+
+def of_subsets(n: int, *, evaluations: int | None = None, **_: Any) -> int:
+    """At least two coalitions."""
+    return _budget(n, evaluations, 2)

@@ -6,7 +6,7 @@ Adding one is a function in its family's module and a `Kind` here.
 from __future__ import annotations
 
 from incentives import budgets
-from kinds import Kind, choice, number, register, whole
+from kinds import Kind, choice, flag, number, register, whole
 
 # Traits of valuations, rules and detectors: `products`, it asks for products of the round's updates (see
 # incentives.products); besides, where these have to be kept from round to round: `summed`, `previous_step`.
@@ -58,9 +58,9 @@ register(
     Kind(
         family="valuation",
         name="stratified",
-        label="Shapley by rotated orders",
+        label="Shapley by balanced orders",
         help="Estimates Shapley values from orders in which everybody comes at each place equally often",
-        source="Castro et al. 2017, section 3; the rotations are ours",
+        source="Castro et al. 2017, section 3; the Latin squares are ours",
         code="incentives.valuation.sampling:stratified",
         parameters={"evaluations": EVALUATIONS},
         cost=budgets.of_orders,
@@ -107,6 +107,55 @@ register(
         code="incentives.valuation.sampling:complementary",
         parameters={"evaluations": EVALUATIONS},
         cost=budgets.of_sizes,
+    ),
+    Kind(
+        family="valuation",
+        name="regression",
+        label="Shapley by regression",
+        help="Estimates Shapley values by regressing what coalitions are worth, less their size's mean, on who is in",
+        source="ours, after Lundberg & Lee 2017, theorem 2, and Covert & Lee 2021, section 4",
+        code="incentives.valuation.regression:regression",
+        parameters={"evaluations": EVALUATIONS},
+        cost=budgets.of_singles,
+    ),
+    Kind(
+        family="valuation",
+        name="banzhaf",
+        label="Banzhaf",
+        help="A client's mean marginal worth over all coalitions alike; estimated where they are too many",
+        source="Wang & Jia 2023, section 4",
+        code="incentives.valuation.semivalues:banzhaf",
+        parameters={"evaluations": EVALUATIONS},
+        cost=budgets.of_subsets,
+    ),
+    Kind(
+        family="valuation",
+        name="beta_shapley",
+        label="Beta Shapley",
+        help="Shapley values in which small coalitions count more, or large ones; estimated where they are too many",
+        source="Kwon & Zou 2022, section 3",
+        code="incentives.valuation.semivalues:beta_shapley",
+        parameters={
+            "evaluations": EVALUATIONS,
+            "alpha": number(
+                4.0, "Above beta: small coalitions count more; equal ones at 1: Shapley", minimum=0.1, maximum=100.0
+            ),
+            "beta": number(1.0, "Above alpha: large coalitions count more", minimum=0.1, maximum=100.0),
+        },
+        cost=budgets.of_orders,
+    ),
+    Kind(
+        family="valuation",
+        name="fedsv",
+        label="FedSV",
+        help="Federated Shapley values, by random orders; normalised, each round counts alike",
+        source="Wang et al. 2020, algorithm 2",
+        code="incentives.valuation.sampling:fedsv",
+        parameters={
+            "evaluations": EVALUATIONS,
+            "normalised": flag(False, "Whether a round's values are divided by their Euclidean length"),
+        },
+        cost=budgets.of_orders,
     ),
     Kind(
         family="valuation",

@@ -26,8 +26,16 @@ def shapley(game: Game, num_examples: Sequence[int]) -> NDArray[np.float64]:
         raise ValueError(f"exact shapley takes at most {MOST_PLAYERS} players, got {n}")
     if n == 0:
         return np.zeros(0)
+    return semivalue(game, np.array([1.0 / (n * comb(n - 1, size)) for size in range(n)]))
+
+
+def semivalue(game: Game, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """phi_i = sum over S without i of weights[|S|] [V(S + i) - V(S)], for as many players as weights. Cost: 2^n
+    utilities, asked for in one batch; none without players. Sums are correctly rounded."""
+    n = len(weights)
+    if n == 0:
+        return np.zeros(0)
     coalitions = all_coalitions(n)
-    weights = np.array([1.0 / (n * comb(n - 1, size)) for size in range(n)])
     return _mean_marginals(utilities(game, coalitions), weights, coalitions.sum(axis=1))
 
 

@@ -44,6 +44,29 @@ def permutation(
     return estimated(gains_of(game, orders), state)
 
 
+def fedsv(
+    game: Game,
+    facts: ValuationFacts,
+    state: State,
+    rng: np.random.Generator,
+    *,
+    evaluations: int | None = None,
+    normalised: bool,
+) -> Values:
+    """The federated Shapley value: that of the round's clients, by random orders (Wang et al. 2020, definition 2 and
+    algorithm 2, with what it leaves out, see `permutation`).
+
+    `normalised`: divided by its Euclidean length, so that each round counts alike; 0 stays 0. Values do not sum to
+    V(N) - V(empty) then, and their errors leave out that of the length.
+    """
+    values = permutation(game, facts, state, rng, evaluations=evaluations)
+    length = float(np.sqrt(np.sum(np.square(values.contributions))))
+    if not normalised or length == 0:
+        return values
+    errors = None if values.errors is None else np.asarray(values.errors) / length
+    return Values(np.asarray(values.contributions) / length, errors, state)
+
+
 def antithetic(
     game: Game, facts: ValuationFacts, state: State, rng: np.random.Generator, *, evaluations: int | None = None
 ) -> Values:
@@ -60,11 +83,10 @@ def antithetic(
 def stratified(
     game: Game, facts: ValuationFacts, state: State, rng: np.random.Generator, *, evaluations: int | None = None
 ) -> Values:
-    """Mean marginal utility over orders that are rotations of a few random ones, so that everybody arrives at each
-    place equally often: strata are a player's places (Castro et al. 2017, section 3; the rotations are ours).
+    """Mean marginal utility over orders in which everybody arrives at each place equally often: strata are a player's
+    places (Castro et al. 2017, section 3; that one order serves all players, as the rows of a Latin square, is ours).
 
-    Where there are fewer rotations than places they are evenly spaced. Errors are those of independent orders, which
-    are rather too large here.
+    Values sum to V(N) - V(empty). Errors are those of independent orders, which are rather too large here.
     """
     n = len(facts.players)
     budget = budgets.of_orders(n, evaluations=evaluations)
@@ -74,11 +96,14 @@ def stratified(
 
 
 def rotated(count: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Orders [count, n], in stretches of n that are one random order turned by each number of places."""
+    """Orders [count, n], each of them uniform, in stretches in which everybody is at each place once: of a whole
+    stretch places are shuffled before it is turned, so that who comes before whom changes; of a shorter one turns are
+    evenly spaced."""
     found: list[NDArray[np.int64]] = []
     while (left := count - len(found)) > 0:
-        order, turns = rng.permutation(n), min(left, n)
-        found += [np.roll(order, place * n // turns) for place in range(turns)]
+        start, turns = rng.permutation(n), min(left, n)
+        places = rng.permutation(n) if turns == n else np.arange(n)
+        found += [np.argsort(places[(start + turn * n // turns) % n]) for turn in range(turns)]
     return np.array(found)
 
 
@@ -192,8 +217,8 @@ def complementary(
     al. 2023, "Efficient sampling approaches to Shapley value approximation", section 4).
 
     Coalitions of each size are pieces of random orders, one after another, so that everybody has a sample in each
-    stratum; then sizes take turns by chance until the budget ends. Errors are pooled over the players of a stratum.
-    Values sum to V(N) - V(empty) only in the mean.
+    stratum; then sizes take turns by chance until the budget ends. Errors take samples for independent; they were
+    found up to a quarter too small. Values sum to V(N) - V(empty) only in the mean.
     """
     n = len(facts.players)
     budget = budgets.of_sizes(n, evaluations=evaluations)
@@ -206,21 +231,29 @@ def complementary(
     nobody, everyone = ends(game, n)
     values = utilities(game, np.concatenate([members, ~members]))
     differences = values[: len(members)] - values[len(members) :]
-    sizes, players = members.sum(axis=1), np.arange(n)
-    strata = np.where(members, sizes[:, None], n - sizes[:, None])
-    samples = np.where(members, differences[:, None], -differences[:, None])
-    counts, sums, squares = np.zeros((n, n)), np.zeros((n, n)), np.zeros((n, n))  # [stratum, player]; 0: everybody
-    places = (strata, np.broadcast_to(players, strata.shape))
+    sizes = members.sum(axis=1)[:, None]
+    strata = np.where(members, sizes, n - sizes) - 1
+    means, variances = means_by_stratum(strata, np.where(members, differences[:, None], -differences[:, None]), n - 1)
+    contributions = (means.sum(axis=0) + everyone - nobody) / n  # the stratum n is one pair
+    return Values(contributions, None if variances is None else np.sqrt(variances.sum(axis=0)) / n, state)
+
+
+def means_by_stratum(strata: NDArray[np.int64], samples: Array, count: int) -> tuple[Array, Array | None]:
+    """[count, n]: the mean of each player's samples in each of so many strata, and its variance: of a single
+    sample that of a sample of its stratum's other players; None where there is none. `strata`: [m, n], numbers
+    from 0; everybody has a sample in each."""
+    shape = (count, strata.shape[1])
+    counts, sums, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    places = (strata, np.broadcast_to(np.arange(shape[1]), strata.shape))
     np.add.at(counts, places, 1.0)
     np.add.at(sums, places, samples)
-    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    means = sums / counts
     np.add.at(squares, places, (samples - means[places]) ** 2)
-    contributions = (means[1:].sum(axis=0) + everyone - nobody) / n
-    spare = (counts[1:] - 1).sum(axis=1)
+    spare = (counts - 1).sum(axis=1)
     if (spare == 0).any():
-        return Values(contributions, state=state)
-    variances = squares[1:].sum(axis=1) / spare
-    return Values(contributions, np.sqrt((variances[:, None] / counts[1:]).sum(axis=0)) / n, state)
+        return means, None
+    pooled = (squares.sum(axis=1) / spare)[:, None]
+    return means, np.where(counts > 1, squares / np.maximum(counts - 1, 1), pooled) / counts
 
 
 def _pieces(n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
