@@ -316,3 +316,27 @@ def test_no_page_scrolls_sideways(page, server, width):
     for address in (here, f"{here}clients/", f"{here}clients/1/", *ledger, *others):
         page.get(address)
         assert page.execute_script("return document.documentElement.scrollWidth") <= width, address
+
+
+CUT = """
+const pen = document.createElement("canvas").getContext("2d");
+for (const closed of document.querySelectorAll("details")) closed.open = true;
+return [...document.querySelectorAll("select")].filter((select) => select.offsetParent).flatMap((select) => {
+  const style = getComputedStyle(select);
+  const room = select.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - 18;  // its arrow
+  pen.font = style.font;
+  return [...select.options].map((option) => option.text.trim()).filter((text) => pen.measureText(text).width > room);
+});
+"""
+
+
+def test_on_a_phone_no_choice_is_cut(browser, server):
+    """Of the form, with a row of each chooser, and of an economy that is added."""
+    size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(server.url)
+    assert browser.execute_script(CUT) == []
+    for button in browser.find_elements(By.CSS_SELECTOR, ".row-chooser .button"):
+        browser.execute_script("arguments[0].click()", button)
+    assert browser.execute_script("return document.querySelectorAll('.row-chosen select').length") >= 2
+    assert browser.execute_script(CUT) == []
