@@ -59,6 +59,7 @@ class ValuationFacts:
     players: tuple[int, ...]  # of them, who sent something: the game's players, in its order
     num_examples: NDArray[np.int64]  # [n] of the players
     products: Any = None  # of the cohort, see incentives.products
+    total_examples: int = 0  # of the cohort; 0: of the players
 
 
 @dataclass(frozen=True, kw_only=True)

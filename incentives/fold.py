@@ -203,6 +203,7 @@ def measure(
         players=game.players,
         num_examples=np.asarray(game.num_examples, np.int64),
         products=products,
+        total_examples=sum(facts.num_examples),
     )
     try:
         values = _ask("valuation", choice, recorded, seen, state.get("valuation", {}), draw)

@@ -190,7 +190,8 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         if economy.is_valued and economy.slashing and not economy.stake:
             errors["slashing"] = "nothing is at stake; set stake"
         if economy.asks_products and self.cohort_size > MOST_COMPARED:
-            errors["detectors" if economy.scorers else "reward_rule"] = (
+            of_valuation = economy.valuation.has("products")
+            errors["valuation" if of_valuation else "detectors" if economy.scorers else "reward_rule"] = (
                 f"every two updates are compared, of at most {MOST_COMPARED:,} clients a round; this one has "
                 f"{self.cohort_size:,}. Take a smaller fraction_fit"
             )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extensions.contract import Check, purity, usual
+from extensions.contract import Check, detector, purity, usual
 from incentives.economy import ValuationFacts, Values, check_state
 from kinds import Kind
 
@@ -60,7 +60,14 @@ def curved(n: int) -> Utility:
 
 
 def facts(n: int) -> ValuationFacts:
-    return ValuationFacts(clients=(1, 2, *players(n)), players=players(n), num_examples=sizes(n))
+    """Of a cohort whose first two are no players, with products of updates that the game knows nothing of."""
+    return ValuationFacts(
+        clients=(1, 2, *players(n)),
+        players=players(n),
+        num_examples=sizes(n),
+        products=detector.facts(n + 2).products,
+        total_examples=200 + int(sizes(n).sum()),
+    )
 
 
 def _value(kind: Kind, n: int, seed: int = 1, utility: Utility | None = None) -> tuple[Any, Counted]:
