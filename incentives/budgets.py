@@ -41,3 +41,8 @@ def of_singles(n: int, *, evaluations: int | None = None, **_: Any) -> int:
 def of_subsets(n: int, *, evaluations: int | None = None, **_: Any) -> int:
     """At least two coalitions."""
     return _budget(n, evaluations, 2)
+
+
+def of_halves(n: int, *, evaluations: int | None = None, **_: Any) -> int:
+    """At least nobody, everybody, and a coalition with its complement."""
+    return _budget(n, evaluations, 4)

@@ -159,6 +159,16 @@ register(
     ),
     Kind(
         family="valuation",
+        name="least_core",
+        label="least core",
+        help="What leaves coalitions the least reason to go on their own; of random ones where they are too many",
+        source="Yan & Procaccia 2021, section 3",
+        code="incentives.valuation.least_core:least_core",
+        parameters={"evaluations": EVALUATIONS},
+        cost=budgets.of_halves,
+    ),
+    Kind(
+        family="valuation",
         name="leave_one_out",
         label="leave one out",
         help="What the whole round loses without the client",

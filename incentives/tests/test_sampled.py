@@ -103,7 +103,7 @@ def test_none_asks_for_more_than_it_says(name, n):
     distinct = {row.tobytes() for batch in batches for row in batch}
     assert len(distinct) <= kinds.find("valuation", name).cost(n) == min(2**n, max(240, 24 * n))
     assert np.isfinite(found.contributions).all()
-    assert found.errors is not None
+    assert (found.errors is None) == (name == "least_core")
 
 
 @pytest.mark.parametrize("name", SAMPLED)
