@@ -52,12 +52,17 @@ def inside(name: str) -> Iterator[None]:
     with _noting:
         _entered.append(name)
         _note()
+    ends = False
     try:
         yield
+    except SystemExit:  # the process ends, and it stays noted in whose code
+        ends = True
+        raise
     finally:
-        with _noting:
-            _entered.remove(name)
-            _note()
+        if not ends:
+            with _noting:
+                _entered.remove(name)
+                _note()
 
 
 def _note() -> None:

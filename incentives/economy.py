@@ -129,7 +129,8 @@ def check_state(state: object, depth: int = 0) -> None:
     if isinstance(state, Mapping):
         if not all(isinstance(name, str) for name in state):
             raise ValueError("the names in a state are strings")
-        for each in state.values():
+        for name, each in state.items():
+            check_state(name, depth + 1)
             check_state(each, depth + 1)
     elif isinstance(state, list | tuple):
         for each in state:
@@ -137,5 +138,16 @@ def check_state(state: object, depth: int = 0) -> None:
     elif isinstance(state, float):
         if not np.isfinite(state):
             raise ValueError(f"a state holds {state}")
+    elif isinstance(state, str) and ("\0" in state or (not state.isascii() and _is_no_text(state))):
+        raise ValueError("a state holds a text that cannot be kept")
     elif state is not None and not isinstance(state, str | int):
         raise ValueError(f"a state holds a {type(state).__name__}, which JSON has not")
+
+
+def _is_no_text(text: str) -> bool:
+    """Half of a character that takes two."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

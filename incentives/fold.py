@@ -253,19 +253,28 @@ def _scored(
         found = _ask("detectors", choice, seen, state.get(choice.kind, {}))
         if not isinstance(found, tuple) or len(found) != 2:
             raise EconomyError(f"detectors: {choice.kind} gives no pair of scores and state")
-        each = np.asarray(found[0], np.float64)
+        try:
+            each = np.asarray(found[0], np.float64)
+        except (TypeError, ValueError) as error:
+            raise EconomyError(f"detectors: {choice.kind} gives scores that are no numbers: {error}") from None
         if each.shape != (len(facts.cohort),) or not ((each >= 0) & (each <= 1)).all():
             raise EconomyError(f"detectors: {choice.kind} gives no score from 0 to 1 for each of {len(facts.cohort)}")
         scores[choice.kind] = tuple(
             score + 0.0 if here else 0.0 for score, here in zip(each.tolist(), sent, strict=True)
         )
-        _keep(choice.kind, choice, kept, found[1])
+        own: dict[str, Any] = {}
+        _keep("detectors", choice, own, found[1])
+        if own:
+            kept[choice.kind] = own["detectors"]
     return scores, kept
 
 
 def _of_cohort(choice: Choice, what: str, found: Any, game: Game) -> tuple[float, ...]:
     """A finite number for each player as one for each of the cohort: 0 for whoever does not play."""
-    each = np.asarray(found, np.float64)
+    try:
+        each = np.asarray(found, np.float64)
+    except (TypeError, ValueError) as error:
+        raise EconomyError(f"valuation: {choice.kind} gives no {what}s that are numbers: {error}") from None
     if each.shape != (len(game.players),) or not np.isfinite(each).all():
         raise EconomyError(f"valuation: {choice.kind} gives no finite {what} for each of {len(game.players)} players")
     of_client = dict(zip(game.players, each.tolist(), strict=True))
@@ -352,7 +361,7 @@ def _ask(field: str, choice: Choice, *facts: Any) -> Any:
     """What a kind's code says. EconomyError where a plug-in's fails."""
     try:
         return choice.load()(*facts, **choice.parameters)
-    except FloatingPointError:
+    except NotFinite:
         raise
     except Exception as error:
         if "/" not in choice.kind:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 import incentives.catalogue  # noqa: F401  the kinds of valuations, pools and rules
 import kinds
-from incentives.rewards import MAX_TRANSFERS, MICROTOKENS, MOST_MICROTOKENS
+from incentives.rewards import MAX_TRANSFERS, MICROTOKENS, MOST_MICROTOKENS, fixed_pool
 from incentives.specification import STRUCTURED, Members, Specification, differing, plain
 from kinds import Choice, ConfigError
 from kinds.parameter import shown
@@ -154,7 +154,8 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         wants = {
             "balances": ("by_balance reads what clients earn, and nothing is paid", paying.is_valued),
             "stakes": (
-                "by_stake reads what clients have at stake, and stake is 0",
+                "by_stake reads what clients have at stake, and "
+                + ("stake is 0" if paying.is_valued else "where nothing is measured nothing is"),
                 paying.is_valued and paying.stake > 0,
             ),
             "reputation": (
@@ -165,6 +166,12 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
         for trait, (text, there) in wants.items():
             if self.sampler.has(trait) and not there:
                 errors["sampler"] = text
+        if self.sampler.has("stakes") and not errors:
+            most = max(self.members(is_paying=True).stakes(paying).values()) / MICROTOKENS
+            if most < self.sampler["minimum"]:
+                errors["sampler.minimum"] = (
+                    f"nobody would ever take part: the most that anybody has at stake is {most:g}"
+                )
         return errors
 
     def _unaffordable(self, economy: Specification) -> dict[str, str]:
@@ -189,9 +196,17 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
             errors["slashing"] = f"{twice} is there with other parameters"
         if economy.is_valued and economy.slashing and not economy.stake:
             errors["slashing"] = "nothing is at stake; set stake"
+        if economy.stake and not fixed_pool(economy.stake):
+            errors["stake"] = f"{economy.stake:g} tokens are less than a micro-token"
+        comparing = {
+            "valuation": [economy.valuation],
+            "reward_rule": [economy.reward_rule],
+            "detectors": economy.detectors,
+            "slashing": [entry["detector"] for entry in economy.slashing],
+        }
+        named = [name for name, choices in comparing.items() if any(each.has("products") for each in choices)]
         if economy.asks_products and self.cohort_size > MOST_COMPARED:
-            of_valuation = economy.valuation.has("products")
-            errors["valuation" if of_valuation else "detectors" if economy.scorers else "reward_rule"] = (
+            errors[named[0]] = (
                 f"every two updates are compared, of at most {MOST_COMPARED:,} clients a round; this one has "
                 f"{self.cohort_size:,}. Take a smaller fraction_fit"
             )
@@ -200,11 +215,13 @@ class SimulationConfig(IncentiveConfig, TrainingConfig):
                 f"{self.num_identities:,} stakes do not fit into the first round's transaction of at most "
                 f"{MAX_TRANSFERS:,} transfers"
             )
-        supply, tokens = MOST_MICROTOKENS / MICROTOKENS, scheduled_tokens(economy.pool, self.num_rounds)
+        supply = MOST_MICROTOKENS / MICROTOKENS - self.num_clients * economy.stake * economy.is_valued
+        tokens = scheduled_tokens(economy.pool, self.num_rounds)
         is_bounded = economy.budget_tokens is not None or not economy.is_valued
         if self.scheme > 1 and tokens is not None and tokens > supply and not is_bounded:
             rounds = f"{self.num_rounds:,} rounds of {economy.pool['tokens']:,.12g} tokens"
-            errors["pool.tokens"] = f"{rounds} are more than a ledger can hold, {supply:,.0f}"
+            beside = " beside the stakes" if economy.stake else ""
+            errors["pool.tokens"] = f"{rounds} are more than a ledger can hold{beside}, {supply:,.0f}"
         return errors
 
     def resolved(self, dataset: str) -> Self:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from django.db.models import F, Sum
+from django.db.models import Count, F, Sum
 
 from incentives.chain import Entry
 from incentives.memo import Facts, Paid
@@ -37,7 +37,7 @@ def wrong(ledger: Ledger, posted: Sequence[Posted] | None) -> Iterator[tuple[int
     if simulation is None:
         return
     if posted is None:
-        under_way = shadow is not None and shadow.rounds_done < simulation.rounds_done
+        under_way = shadow is not None and shadow.added_at is not None and shadow.rounds_done < simulation.rounds_done
         if simulation.is_finished and not under_way:  # of one that goes on, sums and rounds are of different moments
             yield from ((0, text) for text in _wrong_sums(simulation, shadow))
         return
@@ -238,9 +238,15 @@ def _wrong_sums(simulation: Simulation, shadow: Shadow | None) -> Iterator[str]:
                 v=Sum(F("error") * F("error"), default=0.0),
                 r=Sum("reward_microtokens"),
                 s=Sum("slashed_microtokens", default=0),
+                n=Count("pk"),
             )
         )
         found = list(by_client.values_list("client__number", "w", "v", "r", "s"))
+        taken = dict(by_client.values_list("client__number", "n"))
+        everybody = Client.objects.filter(simulation=simulation).order_by("number")
+        for client, times in everybody.values_list("number", "rounds"):
+            if found and times != taken.get(client, 0):
+                yield f"client {client} is said to have been in {times:,} rounds, it was in {taken.get(client, 0):,}"
         worth, rewards = {client: w for client, w, *_ in found}, {client: r for client, _, _, r, _ in found}
         variances |= {client: v for client, _, v, *_ in found}
         lost = {client: s for client, *_, s in found}

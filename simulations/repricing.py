@@ -26,7 +26,7 @@ from incentives.rewards import MICROTOKENS, improvement_pool
 from incentives.specification import Specification
 from kinds import ConfigError
 from simulations import economies, plugins, records
-from simulations.config import PAYING, SimulationConfig
+from simulations.config import OF_AN_ECONOMY, PAYING, SimulationConfig
 from simulations.models import Client, Contribution, Round, Shadow, ShadowRound, Simulation
 from simulations.running.folding import CannotFold, Child
 from training.asked import same
@@ -60,7 +60,11 @@ def reprice(simulation: Simulation, label: str, values: Mapping[str, Any], *, se
     taken label, or a run that is not finished; CannotFold where what was kept does not hold what it needs.
     """
     config = SimulationConfig.from_record(simulation.config, simulation.scheme)
-    config = dataclasses.replace(config, shadows=({"label": label, **values},), scheme=SCHEME, first=None)
+    try:
+        config = dataclasses.replace(config, shadows=({"label": label, **values},), scheme=SCHEME, first=None)
+    except ConfigError as error:
+        name, _, text = error.errors.get("shadows", "").removeprefix(f"{label.strip()}: ").partition(": ")
+        raise (ConfigError({name: text}) if name in OF_AN_ECONOMY else error) from None
     config = plugins.with_todays_sources(config)
     label, economy = config.economies[1]
     if not simulation.is_finished or not simulation.rounds_done:

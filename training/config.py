@@ -171,10 +171,16 @@ class TrainingConfig:
         if self.data_seed == self.seed:
             object.__setattr__(self, "data_seed", None)
         last = self.num_rounds
+        of_groups = {
+            member
+            for given in self.behaviours.values()
+            if behaviours.has(given, "colludes")
+            for member in given["group"]
+        }
         acting = {
             client: behaviours.without_end(given, last)
             for client, given in self.behaviours.items()
-            if self.population or given["kind"] != "honest"
+            if self.population or given["kind"] != "honest" or client in of_groups
         }
         object.__setattr__(self, "behaviours", behaviours.grouped(acting))
         object.__setattr__(self, "population", tuple(behaviours.without_end(entry, last) for entry in self.population))

@@ -185,8 +185,14 @@ def parse_slashing(text: str) -> list[dict[str, Any]]:
         for word in words:
             name, equals, given = word.partition("=")
             name, is_own = name.removeprefix("detector."), name.startswith("detector.")
-            if not equals or not (is_own or name in ("above", "share")):
-                raise ValueError(f"line {place}: expected above and share, as in replay above=0.99 share=0.5")
+            if (
+                not equals
+                or not (is_own or name in ("above", "share"))
+                or name in (entry["detector"] if is_own else entry)
+            ):
+                raise ValueError(
+                    f"line {place}: expected above and share, once each, as in replay above=0.99 share=0.5"
+                )
             (entry["detector"] if is_own else entry)[name] = _parameter(given)
         entries.append(entry)
     return entries

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from incentives.models import Account, Evidence, Ledger, Transaction, Transfer
-from kinds import ConfigError
+from kinds import ConfigError, Kind, catalogue
 from simulations import repricing
 from simulations.config import SimulationConfig
 from simulations.models import Client, Contribution, Round, ShadowClient, ShadowRound, Simulation
@@ -20,6 +20,7 @@ from simulations.running.events import Round as Happened
 from simulations.tests.cast import NOWHERE, claimed, config, queued
 from simulations.tests.test_economies import command
 from simulations.tests.test_verify_ledger import unguarded, verify  # noqa: F401
+from training.events import TrainingError
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 DETECTORS = ["norm", "replay", "foolsgold", "fltrust", "direction", "loss_worsening", "spectral"]
@@ -123,6 +124,8 @@ def test_every_score_and_loss_and_product_is_covered(unguarded):  # noqa: F811
         (row, "products_sha256", "", "economy hash"),
         (part, "slashed_microtokens", part.slashed_microtokens + 1, "the transfers"),
         (client, "slashed_microtokens", client.slashed_microtokens + 1, "of its stake"),
+        (client, "rounds", client.rounds + 1, "said to have been in 4 rounds"),
+        (shadow.shadow, "rounds_done", 2, "rounds"),
         (shadow, "scores", {}, "economy hash"),
         (shadow, "slashed", [1, 0, 0, 0], "transfers"),
         (product, "content", bytes(product.content)[:-1] + b"x", "products of round 2 were changed"),
@@ -250,12 +253,49 @@ def test_without_feedback_what_is_paid_is_not_part_of_the_training():
         ({"stake": 1, "num_clients": 9000, "valuation": "data_size"}, "stake", "9,000 stakes do not fit"),
         ({"detectors": ["spectral"], "num_clients": 1001, "valuation": "data_size"}, "detectors", "at most 1,000"),
         ({"shadows": [{"label": "x", "slashing": [{"detector": "no"}]}]}, "shadows", "x: slashing: "),
+        ({"stake": 1e-7}, "stake", "less than a micro-token"),
+        ({"stake": 1, "sampler": {"kind": "by_stake", "minimum": 2}}, "sampler.minimum", "the most that anybody has"),
+        ({"stake": 1, "sampler": "by_stake", "valuation": "none"}, "sampler", "nothing is measured"),
+        (
+            {"stake": 1e6, "num_rounds": 9007, "pool": {"kind": "fixed", "tokens": 1e6}},
+            "pool.tokens",
+            "beside the stakes",
+        ),
+        ({"reward_rule": "sybil_discount", "num_clients": 1001, "valuation": "equal"}, "reward_rule", "at most 1,000"),
+        ({"behaviours": {1: {"kind": "collusion", "group": [1, 2]}, 2: "honest"}}, "behaviours", "client 2 does"),
     ],
 )
 def test_what_cannot_be_is_refused_at_its_field(fields, name, text):
     with pytest.raises(ConfigError) as refused:
         SimulationConfig.of(dataset="mnist", **fields)
     assert text in refused.value.errors[name]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (([0.5], {}), "no score from 0 to 1 for each of 4"),
+        (([[0.1], [0.2, 0.3]], {}), "gives scores that are no numbers"),
+        (([1j] * 4, {}), "gives scores that are no numbers"),
+        (([0.5] * 4, {"a": "\ud800"}), "a text that cannot be kept"),
+        (([0.5] * 4, {"a\0": 1}), "a text that cannot be kept"),
+        ("nothing", "gives no pair of scores and state"),
+        (FloatingPointError("mine"), "lab/odd failed: FloatingPointError: mine"),
+    ],
+)
+def test_what_a_plug_in_gives_in_place_of_scores_is_told_with_its_name(given, named):
+    def odd(facts, state):
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    catalogue.plug([Kind(family="detector", name="lab/odd", help="", code=odd)])
+    try:
+        with pytest.raises(TrainingError, match=r"^detectors: lab/odd") as refused:
+            list(simulate(config(detectors=["lab/odd"]), data_dir=NOWHERE))
+    finally:
+        catalogue.plug([])
+    assert named in str(refused.value)
 
 
 def test_a_record_gives_the_configuration_again():
