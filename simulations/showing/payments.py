@@ -67,6 +67,7 @@ def explained(posted: Transaction, client: str | None, page: str | None) -> dict
         "pool": pool_formulas(economy, facts, paid),
         "rule": rule_of(simulation, row, economy, shadow),
         "valuation": wording.kind("valuation", economy["valuation"]["kind"]),
+        "valuation_says": _said_of_valuation(economy["valuation"]["kind"]),
         "verified": known if known and not known.problem and known.sequence >= posted.sequence else None,
         "problem": known.problem if known else "",
         "is_doubtful": known is not None and verified.is_doubtful(known),
@@ -95,6 +96,12 @@ def explained(posted: Transaction, client: str | None, page: str | None) -> dict
         context["marginals"] = reverse("simulations:marginals", args=[simulation.pk]) + query
         context["num_marginals"] = 2 ** (len(told.players) - 1)
     return context
+
+
+def _said_of_valuation(kind: str) -> str:
+    """Of a built-in valuation the catalogue's words; of a plug-in, whose source may be another by now, none."""
+    known = kinds.family("valuation").get(kind)
+    return known.help if known and "/" not in kind else ""
 
 
 def _table(row: Round, paid: Paid) -> Table | None:

@@ -268,7 +268,7 @@ def test_each_economy_tells_its_own_pool_and_rule():
     treasury = page_of(simulation, sequence=1, shadow=4)
     assert "pool = 9.000000 in the treasury / 3 rounds left = 3.000000" in treasury
     size = page_of(simulation, shadow=1)
-    assert "without asking coalitions" in size
+    assert "without asking coalitions. The examples that it reports." in size
 
 
 @pytest.mark.django_db
