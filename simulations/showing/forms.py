@@ -15,6 +15,7 @@ from typing import Any
 from django.http import QueryDict
 
 import kinds
+from incentives.specification import ABOVE, MOST_ENTRIES, SHARE, STRUCTURED
 from kinds import ConfigError, Kind, Parameter
 from simulations.config import CHOICES, FIELDS, GROUPS, OF_AN_ECONOMY, SimulationConfig
 from simulations.presets import PRESETS
@@ -187,7 +188,8 @@ class StartForm:
                 of_kinds=tuple(self._of_kind(name, kind) for kind in members.values() if kind.parameters),
             )
         if name in LINES:
-            return FormField(**shared, kind="lines", bounds="", syntax=lines_syntax(name))
+            most = MOST_ENTRIES if name in STRUCTURED else None
+            return FormField(**shared, kind="lines", bounds="", syntax=lines_syntax(name), most=most)
         return _of_parameter(metadata["parameter"], shared)
 
     def _of_kind(self, name: str, kind: Kind) -> OfKind:
@@ -329,6 +331,32 @@ def behaviour_catalogue() -> list[dict[str, Any]]:
         for kind in kinds.family("behaviour").values()
         if kind.name != "honest"
     ]
+
+
+def detector_catalogue() -> list[dict[str, Any]]:
+    """What a row of detectors may choose, as the page's script reads it: each kind with its fields."""
+    return [_of_detector(kind, kind.parameters) for kind in kinds.family("detector").values()]
+
+
+def threshold_catalogue() -> list[dict[str, Any]]:
+    """The same of what costs stake: from which score on it costs how much, and the detector's own fields."""
+    return [
+        _of_detector(
+            kind,
+            {"above": ABOVE, "share": SHARE, **{f"detector.{name}": each for name, each in kind.parameters.items()}},
+        )
+        for kind in kinds.family("detector").values()
+    ]
+
+
+def _of_detector(kind: Kind, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """As of behaviours."""
+    fields = [
+        dataclasses.asdict(_of_parameter(parameter, _shared_of_row(name, parameter)))
+        | {"label": wording.THRESHOLD.get(name, wording.label(name.removeprefix("detector.")))}
+        for name, parameter in parameters.items()
+    ]
+    return {"name": kind.name, "label": wording.kind("detector", kind.name), "help": kind.help, "fields": fields}
 
 
 def economy_catalogue() -> list[dict[str, Any]]:

@@ -32,8 +32,14 @@ from simulations.showing import (
     waiting,
     wording,
 )
-from simulations.showing.forms import EconomyForm, StartForm, behaviour_catalogue, economy_catalogue
-from training import behaviours
+from simulations.showing.forms import (
+    EconomyForm,
+    StartForm,
+    behaviour_catalogue,
+    detector_catalogue,
+    economy_catalogue,
+    threshold_catalogue,
+)
 from training.catalogue import DATASETS
 from training.config import ConfigError
 
@@ -70,7 +76,12 @@ def _home(request: HttpRequest, form: StartForm, *, message: str = "", status: i
 
 def _catalogues() -> dict:
     """What rows of the form may choose, for the page's script."""
-    return {"behaviours": behaviour_catalogue(), "economy_fields": economy_catalogue()}
+    return {
+        "behaviours": behaviour_catalogue(),
+        "detector_kinds": detector_catalogue(),
+        "thresholds": threshold_catalogue(),
+        "economy_fields": economy_catalogue(),
+    }
 
 
 def _shown_at_home(request: HttpRequest) -> Simulation | None:
@@ -426,23 +437,7 @@ def client(request: HttpRequest, simulation_id: int, number: int) -> HttpRespons
     told = client_shown.context(shown, _number(request.GET.get("economy")))
     if told is None:
         raise Http404("The simulation has no such economy")
-    row = {"number": number, "holder": shown.holder, "behaviour": shown.behaviour}
-    configured = {int(client): given for client, given in simulation.config["behaviours"].items()}
-    holders, own = behaviours.holders(simulation.num_clients, configured), shown.holder or number
-    context = {
-        "simulation": simulation,
-        "client": shown,
-        "identities": [identity for identity, holder in holders.items() if holder == own and identity != number],
-        "last": simulation.num_clients + len(holders),
-        "labels": [(label, count, _share(count, shown)) for label, count in enumerate(shown.label_counts)],
-        **told,
-        **wording.behaviour(simulation, row),
-    }
-    return render(request, "simulations/client.html", context)
-
-
-def _share(count: int, client: Client) -> float:
-    return count / client.num_examples if client.num_examples else 0.0
+    return render(request, "simulations/client.html", told)
 
 
 @require_POST

@@ -48,7 +48,7 @@ LABELS = {
     "reward_rule": "Pool split by",
     "shadows": "Other economies",
     "stake": "Stake, tokens",
-    "slashing": "Stake lost",
+    "slashing": "What costs stake",
     "slashed_to": "Lost stakes go to",
     "burn_share": "Share burned",
     "budget_tokens": "Budget, tokens",
@@ -56,6 +56,7 @@ LABELS = {
     "scaling_factor": "Tokens per unit of loss",
     "backend": "Runs on",
 }
+THRESHOLD = {"above": "Score above", "share": "Share lost"}  # of an entry of slashing
 MOST_ENTRIES = 50  # of clients with behaviours that a page lists
 SHORT = {  # where a line has little room
     **{"mlp": "MLP", "2nn": "2NN", "cnn": "CNN", "logistic": "logistic", "iid": "IID", "shapley": "Shapley"},

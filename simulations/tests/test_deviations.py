@@ -178,7 +178,7 @@ def test_pages_know_identities_by_their_holder():
     simulation = recorded("SYBILS")
     page = Browser().get(f"/simulations/{simulation.pk}/clients/7/").content.decode()
     assert "sybil split, identity of client 3" in page
-    assert "An identity of" in page
+    assert "What does its holder get in all?" in page
     holder = Browser().get(f"/simulations/{simulation.pk}/clients/3/").content.decode()
     assert f'/simulations/{simulation.pk}/clients/7/">7</a>' in holder
     last = Browser().get(f"/simulations/{simulation.pk}/clients/5/").content.decode()

@@ -300,7 +300,7 @@ def clients_of(address: str) -> list[int]:
 def test_a_clients_page_shows_its_rounds_and_transfers():
     simulation = recorded()
     html = get(f"/simulations/{simulation.pk}/clients/1/")
-    assert html.count('data-value="') == 6  # three rounds: number and contribution
+    assert html.count('data-value="') == 21  # three rounds: number, sizes, losses, worth, tokens
     assert f"/ledger/transactions/simulation-{simulation.pk}/1/" in html
     rider = get(f"/simulations/{simulation.pk}/clients/2/")
     assert "free rider" in rider

@@ -163,6 +163,44 @@ def test_what_the_text_of_behaviours_says_shows_as_rows(page):
     assert rows_of(page, "population") == [["7", "dropout", "0.5", "1", ""]]
 
 
+def test_detectors_and_what_costs_stake_are_chosen_in_rows(page):
+    enter(page)
+    assert not page.find_element(By.ID, "field-slashing").is_displayed()
+    press(page, "detectors", "Add a detector")
+    press(page, "detectors", "Add another")
+    assert text_of(page, "detectors") == "norm\nreplay"
+    assert page.switch_to.active_element == in_rows(page, "detectors")[1]
+    page.switch_to.active_element.send_keys("direction")  # by the keyboard
+    assert text_of(page, "detectors") == "norm\ndirection"
+    press(page, "slashing", "Add a threshold")
+    page.switch_to.active_element.send_keys("replay", Keys.TAB, Keys.TAB, "0.5")
+    assert text_of(page, "slashing") == "replay share=0.5"
+    assert rows_of(page, "slashing") == [["replay", "0.99", "0.5"]]
+    press(page, "slashing", "as text")
+    page.switch_to.active_element.send_keys("\nnorm above = 0.8 share=1\nwhat=ever")
+    assert rows_of(page, "slashing") == [["replay", "0.99", "0.5"], ["norm", "0.8", "1"], ["what=ever"]]
+    press(page, "detectors", "Remove")
+    assert text_of(page, "detectors") == "direction"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "row", "wrong"),
+    [
+        ("slashing", "replay\nnorm above=2", 1, "2"),
+        ("slashing", "replay\n\nreplay: 3", 1, "replay: 3"),
+        ("detectors", "norm\nreplay\nnorm", 2, "norm"),
+    ],
+)
+def test_an_error_of_a_detector_stands_at_its_row(page, name, text, row, wrong):
+    enter(page, stake="1", **{name: text})
+    page.find_element(By.CSS_SELECTOR, "#start .button-main").click()
+    wait(page, lambda: page.find_elements(By.ID, f"error-{name}"))
+    error, focused = page.find_element(By.ID, f"error-{name}"), page.switch_to.active_element
+    assert (focused.get_attribute("value"), focused.get_attribute("aria-describedby")) == (wrong, f"error-{name}")
+    before = page.execute_script("return arguments[0].previousElementSibling", error)
+    assert before == page.find_elements(By.CSS_SELECTOR, f"[data-rows-of={name}] .row-chosen")[row]
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [

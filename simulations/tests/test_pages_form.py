@@ -8,7 +8,14 @@ from django.http import QueryDict
 import kinds
 from simulations.config import FIELDS, SimulationConfig
 from simulations.presets import PRESETS
-from simulations.showing.forms import StartForm, behaviour_catalogue, preset_texts, texts_of
+from simulations.showing.forms import (
+    StartForm,
+    behaviour_catalogue,
+    detector_catalogue,
+    preset_texts,
+    texts_of,
+    threshold_catalogue,
+)
 from simulations.showing.typed import as_text, parse_behaviours, parse_population
 from training.config import ConfigError
 
@@ -173,6 +180,17 @@ def test_every_kind_of_behaviour_can_be_chosen_in_a_row():
         for kind in kinds.family("behaviour").values()
         if kind.name != "honest"
     }
+
+
+def test_rows_know_every_detector_and_what_costs_stake():
+    known = kinds.family("detector")
+    assert {kind["name"]: [field["name"] for field in kind["fields"]] for kind in detector_catalogue()} == {
+        name: list(kind.parameters) for name, kind in known.items()
+    }
+    for kind in threshold_catalogue():
+        own = [f"detector.{name}" for name in known[kind["name"]].parameters]
+        assert [field["name"] for field in kind["fields"]] == ["above", "share", *own]
+    assert [field["label"] for field in threshold_catalogue()[0]["fields"]] == ["Score above", "Share lost"]
 
 
 def test_clients_that_do_the_same_are_one_line():

@@ -62,6 +62,8 @@
         colour: colour(COLOURS[head.dataset.series]),
         right: head.dataset.axis === "right",
         dash: head.dataset.dash ?? null,
+        panel: head.dataset.panel ?? "",
+        decimals: Number(head.dataset.decimals ?? 4),
         values: column(index).map((text) => (text === "" || text === undefined ? null : Number(text))),
       }));
     return { x: column(heads.findIndex((head) => "x" in head.dataset)), xName: heads.find((head) => "x" in head.dataset).textContent.trim(), series };
@@ -124,6 +126,39 @@
     };
   };
 
+  const PANEL = { height: 72, gap: 34, left: 52, right: 16 };
+
+  // Panels above each other over the same rounds, one for each name that columns have.
+  const timeline = (figure, table) => {
+    const { x, xName, series } = read(table);
+    const panels = [...new Set(series.map((one) => one.panel))];
+    const top = 26 + 18 * legendLines(figure, series);
+    figure.querySelector(".chart").style.height = `${top + panels.length * (PANEL.height + PANEL.gap)}px`;
+    const limits = (panel) => (panel === "scores" ? { min: 0, max: 1, interval: 0.5 } : { min: series.some((one) => one.panel === panel && one.values.some((value) => value < 0)) ? null : 0, splitNumber: 2 });
+    const last = panels.length - 1;
+    return {
+      legend: { top: 0, left: 0, itemGap: 10, itemWidth: SAMPLE_WIDTH, itemHeight: 8, data: series.map(({ name, dash }) => ({ name, icon: sample(dash) })), textStyle: { color: colour("quiet"), fontSize: 11 }, selectedMode: false },
+      grid: panels.map((_, place) => ({ left: PANEL.left, right: PANEL.right, top: top + place * (PANEL.height + PANEL.gap), height: PANEL.height })),
+      axisPointer: { link: [{ xAxisIndex: "all" }] },
+      xAxis: panels.map((_, place) => axis({ type: "value", gridIndex: place, min: 0, max: Number(figure.dataset.xMax) || "dataMax", minInterval: 1, splitLine: { show: false }, axisPointer: { label: { show: false } }, axisLabel: { show: place === last, color: colour("quiet"), hideOverlap: true } })),
+      yAxis: panels.map((panel, place) => axis({ type: "value", gridIndex: place, name: panel, nameGap: 8, nameTextStyle: { color: colour("quiet"), fontSize: 11, align: "left" }, ...limits(panel) })),
+      tooltip: { formatter: (points) => [`${xName} ${number.format(points[0].value[0])}`, ...points.map((point) => `${point.seriesName}  ${unsigned(point.value[1].toFixed(series[point.seriesIndex].decimals))}`)].join("\n") },
+      series: series.map((one) => ({
+        type: "line",
+        name: one.name,
+        xAxisIndex: panels.indexOf(one.panel),
+        yAxisIndex: panels.indexOf(one.panel),
+        data: x.map((round, index) => [Number(round), one.values[index]]).filter((point) => point[1] !== null),
+        symbol: "circle",
+        showAllSymbol: true,
+        symbolSize: x.length > 60 ? 0.1 : 4,
+        lineStyle: { width: 2, color: one.colour, type: DASHES[one.dash]?.length ? DASHES[one.dash] : "solid" },
+        itemStyle: { color: one.colour },
+        emphasis: { disabled: true },
+      })),
+    };
+  };
+
   const histogram = (figure, table) => bars(read(table));
 
   const bars = ({ x, series }) => ({
@@ -167,7 +202,7 @@
     };
   };
 
-  const KINDS = { lines, histogram, flow };
+  const KINDS = { lines, timeline, histogram, flow };
 
   const merged = (base, own) => {
     const result = { ...base };

@@ -1,18 +1,21 @@
 // Fields of several lines, chosen in rows. Who does what: client numbers or a share, a behaviour, its parameters, from
-// which round to which. Economies: a label, and what each does not take from the paying one. The text area holds the same,
-// a line for each row; it is what is sent, and what is typed there shows as rows.
+// which round to which. Detectors, and which score of one costs how much stake. Economies: a label, and what each does not
+// take from the paying one. The text area holds the same, a line for each row; it is what is sent, and what is typed there
+// shows as rows.
 "use strict";
 
 window.lineRows = (() => {
   const listed = (id) => JSON.parse(document.getElementById(id)?.textContent ?? "[]");
-  const KINDS = listed("behaviour-kinds");
+  const BEHAVIOURS = listed("behaviour-kinds");
   const ECONOMY = listed("economy-fields");
   const AS_PAYING = "as the paying one";
   const OF = {
     shadows: { add: "Add an economy" },
     economy: { add: "Add an economy" },
-    behaviours: { add: "Add a behaviour", who: "Clients", hint: "Client numbers, as in 3 or 1, 4-6", wide: true },
-    population: { add: "Add a share", who: "Share, percent", hint: "Percent of the clients, drawn by the seed", wide: false },
+    behaviours: { add: "Add a behaviour", kinds: BEHAVIOURS, does: "Does", who: "Clients", hint: "Client numbers, as in 3 or 1, 4-6", wide: true },
+    population: { add: "Add a share", kinds: BEHAVIOURS, does: "Does", who: "Share, percent", hint: "Percent of the clients, drawn by the seed", wide: false },
+    detectors: { add: "Add a detector", kinds: listed("detector-kinds"), does: "Detector", once: true },
+    slashing: { add: "Add a threshold", kinds: listed("threshold-kinds"), does: "Detector" },
   };
   const MOST_ROWS = 100; // more lines than that stay text
   let made = 0; // elements, for ids of their own
@@ -26,11 +29,11 @@ window.lineRows = (() => {
 
   // What a line says; null where it says something that rows cannot show.
   const read = (name, line) => {
-    const parts = name === "population" ? line.match(/^\s*([\d.]+)\s*(%?)\s(.*)$/) : line.match(/^([^:]*)():(.*)$/);
-    const does = parts?.[3].match(/^\s*([^=]*?)((?:\s+\w+\s*=\s*\S+)*)\s*$/);
-    const kind = does && KINDS.find((each) => each.name === does[1].trim().split(/\s+/).join("_"));
+    const parts = name === "population" ? line.match(/^\s*([\d.]+)\s*(%?)\s(.*)$/) : OF[name].who ? line.match(/^([^:]*)():(.*)$/) : [line, "", "", line];
+    const does = parts?.[3].match(/^\s*([^=]*?)((?:\s+[\w.]+\s*=\s*\S+)*)\s*$/);
+    const kind = does && OF[name].kinds.find((each) => each.name === does[1].trim().split(/\s+/).join("_"));
     if (!kind) return null;
-    const values = Object.fromEntries([...does[2].matchAll(/(\w+)\s*=\s*(\S+)/g)].map((found) => [found[1], found[2]]));
+    const values = Object.fromEntries([...does[2].matchAll(/([\w.]+)\s*=\s*(\S+)/g)].map((found) => [found[1], found[2]]));
     const known = kind.fields.map((field) => field.name);
     if (Object.keys(values).some((each) => !known.includes(each))) return null;
     const share = parts[2] ? parts[1] : String(Number((100 * parts[1]).toPrecision(15)));
@@ -71,12 +74,13 @@ window.lineRows = (() => {
         .map(([each, value]) => ` ${each}=${value}`);
       return `${row.querySelector("[data-label]").value.trim()}:${said.join("")}`;
     }
-    const who = row.querySelector("[data-who]").value.trim();
+    const who = row.querySelector("[data-who]")?.value.trim() ?? "";
+    const after = { population: "% ", behaviours: ": " }[name] ?? "";
     const values = [...row.querySelectorAll("[data-parameter]")]
       .map((field) => [field.dataset.parameter, field.value.replace(/\s+/g, ""), field.dataset.usual])
       .filter(([, value, usual]) => value && value !== usual)
       .map(([each, value]) => ` ${each}=${value}`);
-    return `${who}${name === "population" ? "% " : ": "}${row.querySelector("[data-kind]").value}${values.join("")}`;
+    return `${who}${after}${row.querySelector("[data-kind]").value}${values.join("")}`;
   };
 
   const labelled = (text, control, style, help) => {
@@ -137,12 +141,16 @@ window.lineRows = (() => {
       row.append(labelled("Label", label, "field-economy", "How it is called"), ...ECONOMY.flatMap((field) => economyField(field, said.values)), remove);
       return row;
     }
-    const who = element("input", { "data-who": "", autocomplete: "off", inputmode: OF[name].wide ? "text" : "decimal" });
-    who.value = said.who;
-    const kind = element("select", { "data-kind": "" }, ...KINDS.map((each) => element("option", { value: each.name, title: each.help }, each.label)));
+    const choice = OF[name];
+    if (choice.who) {
+      const who = element("input", { "data-who": "", autocomplete: "off", inputmode: choice.wide ? "text" : "decimal" });
+      who.value = said.who;
+      row.append(labelled(choice.who, who, "field-who", choice.hint));
+    }
+    const kind = element("select", { "data-kind": "" }, ...choice.kinds.map((each) => element("option", { value: each.name, title: each.help }, each.label)));
     kind.value = said.kind;
-    const ofKind = (values) => KINDS.find((each) => each.name === kind.value).fields.map((field) => parameter(field, values));
-    row.append(labelled(OF[name].who, who, "field-who", OF[name].hint), labelled("Does", kind, "field-kind"), ...ofKind(said.values), remove);
+    const ofKind = (values) => choice.kinds.find((each) => each.name === kind.value).fields.map((field) => parameter(field, values));
+    row.append(labelled(choice.does, kind, "field-kind"), ...ofKind(said.values), remove);
     kind.addEventListener("change", () => {
       // What bounds the rounds, and what another kind calls the same, stays as it was entered.
       const before = [...row.querySelectorAll("[data-parameter]")].filter((field) => field.value !== field.dataset.usual);
@@ -162,7 +170,8 @@ window.lineRows = (() => {
     const client = error.match(/^client (\d+)/);
     const labelledSo = rows.find((row) => row.querySelector("[data-label]") && error.startsWith(`${row.querySelector("[data-label]").value.trim()}: `));
     const holds = (row) => numbers(row.querySelector("[data-who]")?.value ?? "").some(([first, last = first]) => first <= client[1] && client[1] <= last);
-    const row = labelledSo ?? (line ? rows[lines.indexOf(Number(line[1]))] : entry ? rows[entry[1] - 1] : client ? rows.find(holds) : rows.at(-1));
+    const ofKind = rows.findLast((row) => !row.querySelector("[data-who]") && error.startsWith(`${row.querySelector("[data-kind]")?.value}`));
+    const row = labelledSo ?? ofKind ?? (line ? rows[lines.indexOf(Number(line[1]))] : entry ? rows[entry[1] - 1] : client ? rows.find(holds) : rows.at(-1));
     if (!row) return [];
     if (row.querySelector("[data-label]")) {
       const fields = [...row.querySelectorAll("[data-parameter], [data-field]")];
@@ -171,7 +180,7 @@ window.lineRows = (() => {
       return [row, speaksOf[0] ?? row.querySelector("[data-label]")];
     }
     const named = error.match(/: (\w+):? /)?.[1];
-    return [row, row.querySelector(`[data-parameter="${named}"]`) ?? row.querySelector("input")];
+    return [row, row.querySelector(`[data-parameter="${named}"]`) ?? row.querySelector("input, select")];
   };
 
   const setUp = (field) => {
@@ -223,19 +232,27 @@ window.lineRows = (() => {
     list.addEventListener("input", tell);
     list.addEventListener("change", (event) => event.target !== list && tell());
     text.addEventListener("input", show);
-    const another = () => {
+    const anEconomy = () => {
       const labels = rows().map((row) => row.querySelector("[data-label]")?.value.trim());
       let place = rows().length + 1;
       while (labels.includes(`economy ${place}`)) place += 1;
       return `economy ${place}:`;
     };
-    add.addEventListener("click", () => {
+    const another = () => {
+      if (isEconomy(name)) return anEconomy();
+      const chosen = rows().map((row) => row.querySelector("[data-kind]")?.value);
+      const kind = (OF[name].kinds.find((each) => !OF[name].once || !chosen.includes(each.name)) ?? OF[name].kinds[0]).name;
+      if (name === "population") return `10% ${kind}`;
+      if (!OF[name].who) return kind;
       const taken = rows().flatMap((row) => numbers(row.querySelector("[data-who]")?.value ?? ""));
       let free = 1;
       while (taken.some(([first, last = first]) => first <= free && free <= last)) free += 1;
-      list.append(makeRow(name, isEconomy(name) ? another() : name === "population" ? `10% ${KINDS[0].name}` : `${free}: ${KINDS[0].name}`));
+      return `${free}: ${kind}`;
+    };
+    add.addEventListener("click", () => {
+      list.append(makeRow(name, another()));
       changed();
-      rows().at(-1).querySelector("input").focus();
+      rows().at(-1).querySelector("input, select").focus();
     });
     list.addEventListener("click", (event) => {
       const row = event.target.closest("[data-remove]")?.closest(".row-chosen");
