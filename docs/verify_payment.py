@@ -215,6 +215,8 @@ def check_economy(economy, facts, facts_sha256, simulation, contents):
         )
     else:
         yield f"contributions of {label} by {kind}", None
+    if economy["scores"] or economy["slashed"]:
+        yield f"scores and lost stakes of {label} from its products", None
     rule, pool = specification["reward_rule"]["kind"], economy["pool"] - economy["burned"]
     if rule == "proportional":
         shares = proportional(economy["contributions"], sent, pool, number - 1)

@@ -211,6 +211,9 @@ def reward(
     }
 
 
+OF_STAKES = {"endowment": "Endowment, to be put at stake", "stake": "Put at stake"}
+
+
 def user_ledger(request: HttpRequest, client: int) -> dict[str, Any]:
     """The compatible ledger: a balance in tokens, and the newest 1,000 transfers, oldest first. Of ledgers that pay."""
     mine = sight.accounts(request).filter(client=client, ledger__is_shadow=False)
@@ -223,7 +226,7 @@ def user_ledger(request: HttpRequest, client: int) -> dict[str, Any]:
             {
                 "timestamp": row.transaction.recorded_at,
                 "amount": (row.amount if row.credit_account.client == client else -row.amount) / MICROTOKENS,
-                "description": row.transaction.description,
+                "description": OF_STAKES.get(row.code, row.transaction.description),
             }
             for row in reversed(newest)
         ],

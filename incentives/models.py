@@ -26,6 +26,12 @@ def client_number(account: str) -> int | None:
     return int(number) if kind == "client" and number else None
 
 
+def concerned(account: str) -> int | None:
+    """The client whom an account concerns: 3 of client:3 and of stake:3."""
+    kind, _, number = account.partition(":")
+    return int(number) if kind in ("client", "stake") and number else None
+
+
 def _unsaved_only(row: models.Model) -> None:
     if not row._state.adding:
         raise AppendOnly(f"{row} was posted and cannot be changed; post a reversal")
@@ -138,6 +144,11 @@ class Transfer(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         raise AppendOnly(f"{self} cannot be deleted; post a reversal")
+
+    @property
+    def client(self) -> int | None:
+        """Whom it concerns: who gets it, else who gives it."""
+        return next(filter(None, map(concerned, (self.credit_account.name, self.debit_account.name))), None)
 
 
 class Evidence(models.Model):

@@ -47,9 +47,8 @@ def ledger(request: HttpRequest) -> HttpResponse:
         accounts = accounts.filter(ledger__is_shadow=False)
         transfers = transfers.filter(transaction__ledger__is_shadow=False)
     if client is not None:
-        accounts = accounts.filter(client=client)
-        # Clients are only ever paid: corrections aside, what concerns one credits it.
-        holders = sight.accounts(request).filter(client=client)
+        own = Q(client=client) | Q(name=stake_account(client))
+        accounts, holders = accounts.filter(own), sight.accounts(request).filter(own)
         transfers = transfers.filter(credit_account__in=holders) | transfers.filter(debit_account__in=holders)
     context = {
         "name": name,

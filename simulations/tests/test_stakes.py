@@ -181,6 +181,21 @@ def test_identities_share_the_stake_of_their_holder_to_the_unit():
     assert verify()[0] == 0
 
 
+def test_the_ledgers_pages_follow_a_clients_stake(client):
+    simulation = recorded()
+    name = simulation.ledger.name
+    page = client.get("/ledger/", {"ledger": name, "client": 3}).content.decode()
+    assert "stake:3" in page
+    row = next(line for line in page.split("<tr>") if ">slash<" in line)
+    assert f'href="/ledger/transactions/{name}/' in row
+    assert "?client=3" in row
+    told = client.get("/api/incentives/ledger", {"user_id": 3}).json()
+    assert [each["description"] for each in told["transactions"][:2]] == [
+        "Endowment, to be put at stake",
+        "Put at stake",
+    ]
+
+
 FEEDBACK = [
     ({"kind": "by_balance", "floor": 0.01}, {}),
     ({"kind": "by_stake", "minimum": 2.0}, {}),
