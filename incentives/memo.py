@@ -29,7 +29,7 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 LATER_FACTS = ("sent", "holders")  # facts that are hashed where they are not as usual
 FACTS, ECONOMY = b"fedsite facts 1\n", b"fedsite economy 1\n"
@@ -55,6 +55,28 @@ class Facts:
     weights_sha256: str  # of the model after the round
     sent: tuple[bool, ...] | None = None  # who sent something; None: those who have losses
     holders: tuple[int, ...] | None = None  # whose identity each is; None: everybody its own
+
+    @classmethod
+    def of(cls, training_sha256: str, round_number: int, of_round: Any, parts: Sequence[Any]) -> Self:
+        """From a round as it was trained, told or recorded, and a part of it for each client of the cohort, ascending,
+        as training.events.ClientReport has one."""
+        return cls(
+            training_sha256=training_sha256,
+            round_number=round_number,
+            cohort=tuple(part.client for part in parts),
+            num_examples=tuple(part.num_examples for part in parts),
+            true_examples=tuple(part.num_held for part in parts),
+            effort=tuple(part.effort for part in parts),
+            losses_before=tuple(part.loss_before for part in parts),
+            losses_after=tuple(part.loss_after for part in parts),
+            update_norms=tuple(part.update_norm for part in parts),
+            previous_validation_loss=of_round.previous_validation_loss,
+            validation_loss=of_round.validation_loss,
+            best_validation_loss=of_round.best_validation_loss,
+            weights_sha256=of_round.weights_sha256,
+            sent=tuple(part.sent for part in parts),
+            holders=tuple(part.holder or part.client for part in parts),
+        )
 
     def __post_init__(self) -> None:
         """What says nothing is None, so that it is in no hash."""

@@ -23,6 +23,7 @@ from kinds import ConfigError
 from simulations import economies
 from simulations.config import SimulationConfig
 from simulations.models import Client, Contribution, Round, Shadow, ShadowClient, ShadowRound, Simulation
+from training.events import ClientReport
 
 SUMS = ("number", "contribution", "contribution_variance", "reward_microtokens", "slashed_microtokens")
 SLACK = 1e-9  # of a sum of floats, which depends on the order
@@ -90,23 +91,14 @@ def parts_of(simulation: Simulation, numbers: Sequence[int]) -> dict[int, list[d
 
 def facts_of(simulation: Simulation, row: Round, parts: Sequence[Mapping[str, Any]]) -> Facts:
     """A recorded round's, from its rows."""
-    return Facts(
-        training_sha256=simulation.training_sha256,
-        round_number=row.number,
-        cohort=tuple(part["client__number"] for part in parts),
-        num_examples=tuple(part["num_examples"] for part in parts),
-        true_examples=tuple(held_of(part) for part in parts),
-        effort=tuple(part["effort"] for part in parts),
-        losses_before=tuple(part["loss_before"] for part in parts),
-        losses_after=tuple(part["loss_after"] for part in parts),
-        update_norms=tuple(part["update_norm"] for part in parts),
-        previous_validation_loss=row.previous_validation_loss,
-        validation_loss=row.validation_loss,
-        best_validation_loss=row.best_validation_loss,
-        weights_sha256=row.weights_sha256,
-        sent=tuple(part["untrained"] or part["loss_before"] is not None for part in parts),
-        holders=tuple(part["client__holder"] or part["client__number"] for part in parts),
-    )
+    return Facts.of(simulation.training_sha256, row.number, row, [report_of(part) for part in parts])
+
+
+def report_of(part: Mapping[str, Any]) -> ClientReport:
+    """A recorded part as the server saw it. Of schemes 1 and 2 what they did not write down is None."""
+    names = ("num_examples", "loss_before", "loss_after", "update_norm", "effort", "untrained")
+    of_client = {"client": part["client__number"], "holder": part["client__holder"], "held": held_of(part)}
+    return ClientReport(**of_client, **{name: part[name] for name in names})
 
 
 def held_of(part: Mapping[str, Any]) -> int:

@@ -127,7 +127,7 @@ class Economies:
 
     def step(self, trained: RoundTrained, games: RoundGames) -> Valued:
         """What each makes of the next round. TrainingError where one cannot go on."""
-        facts = facts_of(self.training_sha256, trained)
+        facts = Facts.of(self.training_sha256, trained.round_number, trained, trained.reports)
         made = NoProducts("the updates were not kept") if games.deltas is None else games.products.named()
         steps = []
         for place, (label, economy) in enumerate(self.economies):
@@ -263,26 +263,6 @@ def feedback(config: SimulationConfig, state: Mapping[str, Any]) -> dict[str, tu
         known = state.get("reward_rule", {}).get("reputation", {})
         found["reputation"] = tuple(known.get(client, FULL) / FULL for client in clients)
     return found
-
-
-def facts_of(training_sha256: str, trained: RoundTrained) -> Facts:
-    return Facts(
-        training_sha256=training_sha256,
-        round_number=trained.round_number,
-        cohort=trained.cohort,
-        num_examples=tuple(report.num_examples for report in trained.reports),
-        true_examples=tuple(report.num_held for report in trained.reports),
-        effort=tuple(report.effort for report in trained.reports),
-        losses_before=tuple(report.loss_before for report in trained.reports),
-        losses_after=tuple(report.loss_after for report in trained.reports),
-        update_norms=tuple(report.update_norm for report in trained.reports),
-        previous_validation_loss=trained.previous_validation_loss,
-        validation_loss=trained.validation_loss,
-        best_validation_loss=trained.best_validation_loss,
-        weights_sha256=trained.weights_sha256,
-        sent=tuple(report.sent for report in trained.reports),
-        holders=tuple(report.holder or report.client for report in trained.reports),
-    )
 
 
 def _loss_to_beat(economy: Specification, trained: RoundTrained) -> float | None:

@@ -44,6 +44,14 @@ class ClientRound:
     reward_microtokens: int
     slashed_microtokens: int | None = None  # that its stake lost; None where nobody has one
 
+    @property
+    def sent(self) -> bool:
+        return self.untrained or self.loss_before is not None
+
+    @property
+    def num_held(self) -> int:
+        return self.true_examples
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShadowRound:

@@ -346,23 +346,7 @@ def _pay(simulation: Simulation, event: events.Round) -> None:
 
 
 def facts_of_event(simulation: Simulation, event: events.Round) -> Facts:
-    return Facts(
-        training_sha256=simulation.training_sha256,
-        round_number=event.round_number,
-        cohort=tuple(part.client for part in event.clients),
-        num_examples=tuple(part.num_examples for part in event.clients),
-        true_examples=tuple(part.true_examples for part in event.clients),
-        effort=tuple(part.effort for part in event.clients),
-        losses_before=tuple(part.loss_before for part in event.clients),
-        losses_after=tuple(part.loss_after for part in event.clients),
-        update_norms=tuple(part.update_norm for part in event.clients),
-        previous_validation_loss=event.previous_validation_loss,
-        validation_loss=event.validation_loss,
-        best_validation_loss=event.best_validation_loss,
-        weights_sha256=event.weights_sha256,
-        sent=tuple(part.untrained or part.loss_before is not None for part in event.clients),
-        holders=tuple(part.holder for part in event.clients),
-    )
+    return Facts.of(simulation.training_sha256, event.round_number, event, event.clients)
 
 
 def _sums(simulation: Simulation, event: events.Round) -> None:
