@@ -25,6 +25,18 @@ DEFAULTS = {"game": "server", "utility": "loss", "utility_weights": "fixed", "po
 DEFAULTS |= {"burn_share": 0.0, "budget_tokens": None}
 DEFAULTS |= {"stake": 0.0, "detectors": [], "slashing": [], "slashed_to": "treasury"}
 USUAL = {  # parameters of kinds
+    "permutation": {"evaluations": None},
+    "antithetic": {"evaluations": None},
+    "stratified": {"evaluations": None},
+    "truncated_monte_carlo": {"evaluations": None, "tolerance": 0.01},
+    "gtg_shapley": {"evaluations": None, "round_tolerance": 0.001, "tolerance": 0.001},
+    "complementary": {"evaluations": None},
+    "regression": {"evaluations": None},
+    "banzhaf": {"evaluations": None},
+    "beta_shapley": {"evaluations": None, "alpha": 4.0, "beta": 1.0},
+    "fedsv": {"evaluations": None, "normalised": False},
+    "least_core": {"evaluations": None},
+    "cgsv": {"decay": 0.95},
     "improvement": {"scaling_factor": 10.0},
     "improvement_each_round": {"scaling_factor": 10.0},
     "fixed": {"tokens": 10.0},
