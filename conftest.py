@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from fedsite.tests import machine, servers
@@ -18,6 +19,8 @@ from fedsite.tests import machine, servers
 if TYPE_CHECKING:
     from fedsite.tests.browsers import Browser
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # how fast a busy machine is proves nothing
+hypothesis.settings.load_profile("untimed")
 LEFT_OUT = pytest.StashKey[list[str]]()
 
 # Before any settings are read: nothing here may depend on, or touch, what the developer's own site uses.
