@@ -64,7 +64,8 @@ def reprice(simulation: Simulation, label: str, values: Mapping[str, Any], *, se
         config = dataclasses.replace(config, shadows=({"label": label, **values},), scheme=SCHEME, first=None)
     except ConfigError as error:
         name, _, text = error.errors.get("shadows", "").removeprefix(f"{label.strip()}: ").partition(": ")
-        raise (ConfigError({name: text}) if name in OF_AN_ECONOMY else error) from None
+        is_field = name.partition(".")[0] in OF_AN_ECONOMY
+        raise (ConfigError({name: text}) if is_field else error) from None
     config = plugins.with_todays_sources(config)
     label, economy = config.economies[1]
     if not simulation.is_finished or not simulation.rounds_done:
