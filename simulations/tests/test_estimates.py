@@ -161,7 +161,7 @@ def test_a_trainer_that_takes_more_than_it_may_ends_with_a_sentence():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit that a Linux shell sets by ulimit -v")
 def test_a_limit_of_the_shell_gives_the_same_sentence():
-    limit = 4_800_000_000
+    limit = 4_200_000_000
     event, _ = trained(
         values=MANY | {"model": "cnn"}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     )
