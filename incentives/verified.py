@@ -62,7 +62,7 @@ def due(unlike: Any, at: datetime, most: int = 100) -> list[tuple[Ledger, bool]]
     moved = Q(verified__problem="") & (~Q(verified__hash=F("head"), verified__sequence=F("length")) | Q(unlike))
     stale = Q(verified__complete_at__lt=at - timedelta(seconds=FULL_SECONDS))
     rows = Ledger.objects.filter(Q(verified__isnull=True) | moved | stale).select_related("verified")
-    rows = rows.order_by(F("verified__complete_at").desc(nulls_first=True))[:most]
+    rows = rows.order_by(F("verified__complete_at").desc(nulls_first=True), "pk")[:most]
     return [(row, is_stale(row, at)) for row in rows]
 
 

@@ -133,7 +133,7 @@ def test_it_tells_when_each_worker_was_heard_of(client):
 
 def test_it_asks_little_of_the_data_base(client, django_assert_max_num_queries):
     claimed(), claimed(), workers.arrive()
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         client.get("/metrics", headers={"host": "localhost"})
 
 
