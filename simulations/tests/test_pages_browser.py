@@ -298,6 +298,25 @@ def test_economies_are_shown_priced_again_and_recomputed(page, server):
     wait(page, lambda: "its exact Shapley value" in page.find_element(By.CSS_SELECTOR, ".steps details").text)
 
 
+def test_who_points_at_whom_is_shown_while_it_runs_and_leads_to_a_time_line(page):
+    watched = {"detectors": "norm\nreplay", "slashing": "direction above=0.5 share=0.25", "stake": "2"}
+    start(page, num_clients="4", num_rounds="40", behaviours="2: sign_flip scale=2", **watched)
+    page.find_element(By.CSS_SELECTOR, "#live h2 a").click()
+    heads = "return [...document.querySelectorAll('#scores thead th')].length"
+    wait(page, lambda: page.execute_script(heads))
+    Select(page.find_element(By.ID, "detector-of")).select_by_visible_text("direction")
+    outlined = "return document.querySelectorAll('#scores .heat-named-cell').length"
+    wait(page, lambda: page.execute_script(outlined))
+    wait(page, lambda: page.execute_script(STATUS) == "completed")
+    wait(page, lambda: page.execute_script(heads) == 41)
+    assert Select(page.find_element(By.ID, "detector-of")).first_selected_option.text == "direction"
+    page.find_element(By.CSS_SELECTOR, "#losses tbody td a").click()
+    wait(page, lambda: page.execute_script("return document.querySelectorAll('.has-chart svg').length"))
+    names = page.find_element(By.CSS_SELECTOR, "[data-chart=timeline] svg").get_attribute("textContent")
+    for panel in ("examples", "loss", "contribution", "scores", "tokens", "stake left"):
+        assert panel in names
+
+
 def test_what_a_start_would_take_and_its_split_follow_the_form(page):
     estimate = page.find_element(By.ID, "estimate")
     wait(page, lambda: "About" in estimate.text)
